@@ -1,0 +1,2 @@
+int kin__stub;
+int kin__stub;
