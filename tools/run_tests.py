@@ -66,7 +66,7 @@ def c_tests() -> None:
     announce("C tests of libkin")
     report = ROOT / "build/libkin/meson-logs/testlog.junit.xml"
     report.unlink(missing_ok=True)
-    count_report(report, run("tools/libkin-test", "build/libkin", "-Dwerror=true", "-Dfault_points=true"))
+    count_report(report, run("tools/libkin-test", "build/libkin", "-Dwerror=true"))
 
 
 def python_tests(arguments: list[str]) -> None:
