@@ -30,7 +30,7 @@ import os
 import struct
 import sys
 
-from . import reduction
+from . import context, reduction
 from ._auth import (  # noqa: F401 (names that callers and tests reach for here)
     _CHALLENGE,
     _FAILURE,
@@ -130,7 +130,7 @@ class Connection:
     def send(self, obj):
         """Send a picklable object.  OSError if closed, read-only, or the peer has gone."""
         self._check_writable()
-        self._send_bytes(reduction.ForkingPickler.dumps(obj))
+        self._send_bytes(_pickler().dumps(obj))
 
     def send_bytes(self, buf, offset=0, size=None):
         """Send `size` bytes of a bytes-like object from `offset` (bytes), or all the rest."""
@@ -140,7 +140,7 @@ class Connection:
     def recv(self):
         """Receive an object.  EOFError when the peer has closed and all is read."""
         self._check_readable()
-        return reduction.ForkingPickler.loads(self._recv_bytes())
+        return _pickler().loads(self._recv_bytes())
 
     def recv_bytes(self, maxlength=None):
         """Receive one message as bytes.
@@ -238,6 +238,11 @@ class Connection:
 
 # The class that carries these methods in the standard library, for isinstance().
 _ConnectionBase = Connection
+
+
+def _pickler():
+    # A program may have set a reducer of its own (see BaseContext.reducer).
+    return (context._reducer or reduction).ForkingPickler
 
 
 def _read(fd, size):
