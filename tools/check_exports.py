@@ -4,7 +4,7 @@
     check_exports.py [--shared libkin.so] [--extension _kin.so]
 
 The shared libkin shows every function that its headers mark KIN_API, and
-nothing else.  The extension shows PyInit__kin alone: the libkin inside it must
+nothing else; none of ours is left open.  The extension shows PyInit__kin alone: the libkin inside it must
 never be mistaken for another one in the same process.
 """
 
@@ -20,9 +20,9 @@ DECLARED = re.compile(r"\bKIN_API\b[^;{()]*?\b(\w+)\s*[(;\[]")
 TOOLCHAIN = re.compile(r"_init|_fini|__bss_start|_edata|_end|__?(asan|ubsan|gcov|llvm)_\w+")
 
 
-def shown(path: str) -> set[str]:
+def shown(path: str, which: str = "--defined-only") -> set[str]:
     output = subprocess.run(
-        ["nm", "-D", "--defined-only", path], check=True, capture_output=True, text=True
+        ["nm", "-D", which, path], check=True, capture_output=True, text=True
     ).stdout
     names = (line.split()[-1].split("@")[0] for line in output.splitlines())
     return {name for name in names if not TOOLCHAIN.fullmatch(name)}
@@ -44,7 +44,11 @@ def compare(path: str, expected: set[str]) -> bool:
         print(f"{path}: does not show {name}")
     if found == expected:
         print(f"{path}: shows {len(found)} names, as it should")
-    return found == expected
+    # An extension is linked with names left open, for the interpreter's: ours must not be among them.
+    missing = sorted(name for name in shown(path, "--undefined-only") if name.startswith("kin"))
+    for name in missing:
+        print(f"{path}: has no {name}")
+    return found == expected and not missing
 
 
 def main() -> int:
