@@ -31,7 +31,7 @@ def shown(path: str, which: str = "--defined-only") -> set[str]:
 def declared() -> set[str]:
     names = set()
     for header in HEADERS.rglob("*.h"):
-        text = re.sub(r"/\*.*?\*/|//[^\n]*|^\s*#.*$", "", header.read_text(), flags=re.S | re.M)
+        text = re.sub(r"/\*.*?\*/|//[^\n]*|^\s*#[^\n]*", "", header.read_text(), flags=re.S | re.M)
         names |= set(DECLARED.findall(text))
     return names
 
