@@ -1,0 +1,74 @@
+/* A queue of records in the arena, for any number of producers and consumers.
+ *
+ * Small records are copied through segments that are linked as the queue
+ * grows; large ones, and those that mention other objects of the family, ride
+ * as blobs, of which only the name is copied.  No thread, no pipe, no
+ * descriptor.  A member killed at any instruction leaves the queue whole:
+ * docs/queue.md has the protocol.
+ *
+ * Every function here is safe from any thread of any member. */
+#ifndef KIN_QUEUE_H
+#define KIN_QUEUE_H
+
+#include "family.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Records up to this many bytes are copied through the queue's segments. */
+#define KIN_RECORD_MAX 8192
+
+typedef struct kin_queue {
+    kin_handle handle;
+} kin_queue;
+
+/* What came out of a queue: bytes copied to the caller's buffer, or a blob. */
+typedef struct kin_record {
+    uint32_t len;  /* of a small record */
+    uint32_t tag;  /* the tag given to push; free for the caller's use */
+    kin_blob blob; /* open if blob.family is not NULL: now the caller's to free */
+} kin_record;
+
+/* maxsize: how many records it holds before push waits; 0: without bound. */
+KIN_API KIN_NODISCARD kin_err kin_queue_create(kin_family *family, uint64_t maxsize,
+                                               kin_queue *out);
+KIN_API KIN_NODISCARD kin_err kin_queue_open(kin_family *family, const kin_ref *ref,
+                                             kin_queue *out);
+KIN_API void kin_queue_close(kin_queue *queue); /* the handle; see kin_queue_shut */
+
+/* Put `len` bytes (at most KIN_RECORD_MAX, else -EMSGSIZE) with a tag of 24 bits.
+ * Errors: -ETIMEDOUT (the queue stayed full), -EINTR, KIN_EARENAFULL (and the
+ * queue is as before), KIN_ECLOSED; with KIN_NOW -EAGAIN: another member is at
+ * this side of the queue just now, so that it can't be told; call with a short
+ * deadline to wait for it. */
+KIN_API KIN_NODISCARD kin_err kin_queue_push(kin_queue *queue, const void *data,
+                                             uint32_t len, uint32_t tag,
+                                             kin_deadline deadline);
+/* Put a blob: on success it belongs to the queue and `blob` is closed; on
+ * failure it is still the caller's. */
+KIN_API KIN_NODISCARD kin_err kin_queue_push_blob(kin_queue *queue, kin_blob *blob,
+                                                  uint32_t tag, kin_deadline deadline);
+/* Take the oldest record.  buffer: room for KIN_RECORD_MAX bytes.
+ * Errors: -ETIMEDOUT (the queue stayed empty), -EINTR, KIN_ECLOSED (shut, and
+ * empty), -EAGAIN (as for push), -EBADMSG (the queue's bytes are damaged). */
+KIN_API KIN_NODISCARD kin_err kin_queue_pop(kin_queue *queue, void *buffer,
+                                            kin_record *out, kin_deadline deadline);
+/* How many records are in it, exact at some moment during the call. */
+KIN_API uint64_t kin_queue_len(const kin_queue *queue);
+KIN_API uint64_t kin_queue_maxsize(const kin_queue *queue);
+/* Nothing more may be put by anyone; what is in it can still be taken. */
+KIN_API void kin_queue_shut(kin_queue *queue);
+KIN_API int kin_queue_is_shut(const kin_queue *queue);
+
+/* Say that one record taken earlier has been dealt with; KIN_EOVERRELEASE if
+ * there have been more such calls than records put. */
+KIN_API kin_err kin_queue_task_done(kin_queue *queue);
+/* Wait until every record put so far and later has been dealt with. */
+KIN_API KIN_NODISCARD kin_err kin_queue_join(kin_queue *queue, kin_deadline deadline);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

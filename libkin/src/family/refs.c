@@ -1,0 +1,308 @@
+#include "refs.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "arena.h"
+#include "fault.h"
+#include "kinds.h"
+#include "members.h"
+#include "mutex.h"
+
+/* -- The journal ------------------------------------------------------------- */
+
+static void store(kin_family *family, uint64_t off, uint64_t value) {
+    _Atomic uint64_t *place = kin__at(family, off);
+    /* release: who reads a tag or an entry sees what it is about */
+    atomic_store_explicit(place, value, memory_order_release);
+}
+
+static void redo(kin_family *family) {
+    kin_journal_shm *journal = &family->arena->journal;
+    uint32_t armed = atomic_load_explicit(&journal->armed, memory_order_acquire);
+    for (uint32_t i = 0; i < armed && i < KIN_JOURNAL_STORES; i++) {
+        KIN_FAULT("journal-store");
+        store(family, journal->store[i].off, journal->store[i].value);
+    }
+    atomic_store_explicit(&journal->armed, 0, memory_order_release);
+}
+
+static void lock(kin_family *family) {
+    if (kin__mutex_lock(family, &family->arena->refs) == KIN_OWNER_DIED) redo(family);
+}
+
+static void unlock(kin_family *family) {
+    kin__mutex_unlock(&family->arena->refs);
+}
+
+static void plan(kin_family *family, uint32_t at, const void *place, uint64_t value) {
+    family->arena->journal.store[at].off = kin__off(family, place);
+    family->arena->journal.store[at].value = value;
+}
+
+static void carry_out(kin_family *family, uint32_t count) {
+    atomic_store_explicit(&family->arena->journal.armed, count, memory_order_release);
+    redo(family);
+}
+
+void kin__refs_settle(kin_family *family) {
+    lock(family);
+    unlock(family);
+}
+
+/* -- Counting, with the refs mutex held ----------------------------------------- */
+
+static kin_err check_locked(kin_family *family, const kin_ref *ref, kin_block_shm **out) {
+    kin_block_shm *block = kin__block_find(family, ref->off);
+    if (!block || ref->serial == 0) return KIN_ESTALE;
+    if (atomic_load_explicit(&block->serial, memory_order_acquire) != ref->serial)
+        return KIN_ESTALE;
+    uint64_t tag = kin__block_tag(block);
+    if (KIN_TAG_STATE(tag) != KIN_OBJECT) return KIN_ESTALE;
+    if (KIN_TAG_KIND(tag) != ref->kind) return KIN_EKIND;
+    *out = block;
+    return 0;
+}
+
+static uint64_t count_of(kin_block_shm *block) {
+    return atomic_load_explicit(&block->count, memory_order_relaxed);
+}
+
+static void hold_locked(kin_family *family, kin_block_shm *block, uint64_t off,
+                        _Atomic uint64_t *place) {
+    plan(family, 0, place, off);
+    plan(family, 1, &block->count, count_of(block) + 1);
+    carry_out(family, 2);
+}
+
+/* Give the reference in `place` back.  True: it was the last one, and the object
+ * is now in this member's hands. */
+static bool drop_locked(kin_family *family, kin_block_shm *block, _Atomic uint64_t *place) {
+    uint64_t count = count_of(block) - 1;
+    plan(family, 0, place, 0);
+    plan(family, 1, &block->count, count);
+    if (count == 0) {
+        uint64_t tag = atomic_load_explicit(&block->tag, memory_order_relaxed);
+        uint64_t hand = KIN_TAG(KIN_HAND, KIN_TAG_KIND(tag), kin__token(family));
+        plan(family, 2, &block->tag, hand | (tag & KIN_TAG_CLASS_BITS));
+    }
+    carry_out(family, count == 0 ? 3 : 2);
+    return count == 0;
+}
+
+static void end_object(kin_family *family, uint64_t off, kin_block_shm *block) {
+    atomic_fetch_add_explicit(&family->hands, 1, memory_order_relaxed);
+    const kin__kind *kind = &kin__kinds[KIN_TAG_KIND(kin__block_tag(block)) % KIN_KINDS];
+    if (kind->end) kind->end(family, off);
+    kin__block_free(family, off);
+}
+
+kin_err kin__ref_into(kin_family *family, const kin_ref *ref, _Atomic uint64_t *place) {
+    kin_block_shm *block;
+    lock(family);
+    kin_err err = check_locked(family, ref, &block);
+    if (!err) hold_locked(family, block, ref->off, place);
+    unlock(family);
+    return err;
+}
+
+void kin__ref_out_of(kin_family *family, _Atomic uint64_t *place) {
+    lock(family);
+    uint64_t off = atomic_load_explicit(place, memory_order_relaxed);
+    kin_block_shm *block = off ? kin__block_find(family, off) : NULL;
+    bool last = block && drop_locked(family, block, place);
+    unlock(family);
+    if (last) end_object(family, off, block);
+}
+
+/* -- This member's table of holds ------------------------------------------------ */
+
+static _Atomic uint64_t *entry(kin_family *family, uint32_t index) {
+    return &family->holds.block[index / KIN_HOLDS_PER_BLOCK]->entry[index % KIN_HOLDS_PER_BLOCK];
+}
+
+/* One more block of entries, put in front of the others of `token`'s row. */
+static kin_err grow_for(kin_family *family, uint32_t token, kin_holds_shm **out) {
+    uint64_t off;
+    kin_err err = kin__block_new_for(family, sizeof(kin_holds_shm), token, &off);
+    if (err) return err;
+    kin_member_shm *row = kin__member_row(family, token);
+    kin_holds_shm *block = kin__payload(family, off);
+    memset((void *)block, 0, sizeof *block);
+    atomic_store_explicit(&block->next, atomic_load_explicit(&row->holds, memory_order_relaxed),
+                          memory_order_relaxed);
+    /* release: a reaper that sees the block sees its entries zero */
+    atomic_store_explicit(&row->holds, off, memory_order_release);
+    *out = block;
+    return 0;
+}
+
+static kin_err grow_locally(kin_family *family) {
+    uint32_t count = family->holds.block_count;
+    void *grown = realloc(family->holds.block, (count + 1) * sizeof *family->holds.block);
+    if (!grown) return -ENOMEM;
+    family->holds.block = grown;
+    kin_err err = grow_for(family, kin__token(family), &family->holds.block[count]);
+    if (!err) family->holds.block_count++;
+    return err;
+}
+
+static kin_err index_take(kin_family *family, uint32_t *index) {
+    kin_err err = kin__may(family);
+    if (err) return err;
+    pthread_mutex_lock(&family->local);
+    if (family->holds.spare_count) {
+        *index = family->holds.spare[--family->holds.spare_count];
+    } else {
+        if (family->holds.used == family->holds.block_count * KIN_HOLDS_PER_BLOCK)
+            err = grow_locally(family);
+        if (!err) *index = family->holds.used++;
+    }
+    pthread_mutex_unlock(&family->local);
+    return err;
+}
+
+static void index_give_locked(kin_family *family, uint32_t index) {
+    if (family->holds.spare_count == family->holds.spare_room) {
+        uint32_t room = family->holds.spare_room * 2 + 64;
+        void *grown = realloc(family->holds.spare, room * sizeof *family->holds.spare);
+        if (!grown) return; /* one entry stays unused */
+        family->holds.spare = grown;
+        family->holds.spare_room = room;
+    }
+    family->holds.spare[family->holds.spare_count++] = index;
+}
+
+static void index_give(kin_family *family, uint32_t index) {
+    pthread_mutex_lock(&family->local);
+    index_give_locked(family, index);
+    pthread_mutex_unlock(&family->local);
+}
+
+bool kin__holds_copy(kin_family *family, uint32_t child) {
+    uint32_t count = family->holds.block_count;
+    kin_holds_shm **copy = calloc(count ? count : 1, sizeof *copy);
+    if (!copy) return false;
+    /* The chain runs from the newest block to the oldest, as this member's does. */
+    for (uint32_t i = 0; i < count; i++) {
+        if (grow_for(family, child, &copy[i])) {
+            free(copy);
+            return false;
+        }
+    }
+    lock(family);
+    for (uint32_t i = 0; i < family->holds.used; i++) {
+        uint64_t off = atomic_load_explicit(entry(family, i), memory_order_relaxed);
+        if (off)
+            hold_locked(family, kin__block(family, off), off,
+                        &copy[i / KIN_HOLDS_PER_BLOCK]->entry[i % KIN_HOLDS_PER_BLOCK]);
+    }
+    unlock(family);
+    family->child_block = copy;
+    return true;
+}
+
+void kin__holds_release(kin_family *family, kin_member_shm *row) {
+    uint64_t off = atomic_load_explicit(&row->holds, memory_order_acquire);
+    while (off) {
+        kin_holds_shm *block = kin__payload(family, off);
+        for (int i = 0; i < KIN_HOLDS_PER_BLOCK; i++)
+            if (atomic_load_explicit(&block->entry[i], memory_order_relaxed))
+                kin__ref_out_of(family, &block->entry[i]);
+        off = atomic_load_explicit(&block->next, memory_order_relaxed);
+    }
+}
+
+/* -- Objects and handles ------------------------------------------------------------ */
+
+kin_err kin__object_adopt(kin_family *family, uint64_t off, uint64_t serial,
+                          kin_handle *out) {
+    uint32_t index;
+    kin_err err = index_take(family, &index);
+    if (err) return err;
+    *out = (kin_handle){.family = family, .hold = index, .shm = kin__payload(family, off)};
+    out->ref = (kin_ref){.off = off, .serial = serial};
+    return 0;
+}
+
+void kin__object_abandon(kin_handle *handle) {
+    index_give(handle->family, handle->hold);
+    handle->family = NULL;
+}
+
+kin_err kin__object_new(kin_family *family, uint64_t len, kin_handle *out) {
+    uint64_t off;
+    kin_err err = kin__block_new(family, len, &off);
+    if (err) return err;
+    kin_block_shm *block = kin__block(family, off);
+    uint64_t serial = atomic_load_explicit(&block->serial, memory_order_relaxed);
+    err = kin__object_adopt(family, off, serial, out);
+    if (err) {
+        kin__block_free(family, off);
+        return err;
+    }
+    memset(out->shm, 0, len);
+    return 0;
+}
+
+void kin__object_share(kin_handle *handle, unsigned kind) {
+    kin_family *family = handle->family;
+    kin_block_shm *block = kin__block(family, handle->ref.off);
+    uint64_t class = atomic_load_explicit(&block->tag, memory_order_relaxed) & KIN_TAG_CLASS_BITS;
+    lock(family);
+    plan(family, 0, entry(family, handle->hold), handle->ref.off);
+    plan(family, 1, &block->count, 1);
+    plan(family, 2, &block->tag, KIN_TAG(KIN_OBJECT, kind, 0) | class);
+    carry_out(family, 3);
+    unlock(family);
+    atomic_fetch_sub_explicit(&family->hands, 1, memory_order_relaxed);
+    handle->ref.kind = kind;
+}
+
+void kin__object_drop(kin_handle *handle) {
+    kin__block_free(handle->family, handle->ref.off);
+    kin__object_abandon(handle);
+}
+
+kin_err kin_handle_open(kin_family *family, const kin_ref *ref, kin_handle *out) {
+    uint32_t index;
+    kin_err err = index_take(family, &index);
+    if (err) return err;
+    err = kin__ref_into(family, ref, entry(family, index));
+    if (err) {
+        index_give(family, index);
+        return err;
+    }
+    out->family = family;
+    out->shm = kin__payload(family, ref->off);
+    out->ref = *ref;
+    out->hold = index;
+    return 0;
+}
+
+kin_err kin__object_open(kin_family *family, const kin_ref *ref, unsigned kind,
+                         kin_handle *out) {
+    return ref->kind == kind ? kin_handle_open(family, ref, out) : KIN_EKIND;
+}
+
+kin_err kin__object_pin(kin_family *family, uint64_t off, unsigned kind, kin_handle *out) {
+    kin_block_shm *block = kin__block_find(family, off);
+    if (!block) return KIN_ESTALE;
+    kin_ref ref = {.off = off, .kind = kind};
+    ref.serial = atomic_load_explicit(&block->serial, memory_order_acquire);
+    return kin_handle_open(family, &ref, out);
+}
+
+void kin_handle_close(kin_handle *handle) {
+    kin_family *family = handle->family;
+    if (!family) return;
+    handle->family = NULL;
+    if (!kin__token(family)) return;
+    pthread_mutex_lock(&family->local);
+    bool left = atomic_load_explicit(&family->left, memory_order_relaxed);
+    _Atomic uint64_t *place = left ? NULL : entry(family, handle->hold);
+    pthread_mutex_unlock(&family->local);
+    if (left) return; /* all holds were given back at once */
+    kin__ref_out_of(family, place);
+    index_give(family, handle->hold);
+}

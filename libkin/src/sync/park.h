@@ -1,0 +1,47 @@
+/* How the objects of this room and the queue wait: spin briefly where another
+ * CPU may answer, then park.
+ *
+ * A park never lasts longer than PATIENCE_NS at a time.  What it guards against is
+ * a member killed between changing a word and waking those who wait for it: its
+ * wake-up is lost, not the change, and this is when the change is noticed. */
+#ifndef KIN_SYNC_PARK_H
+#define KIN_SYNC_PARK_H
+
+#include "family/family_internal.h"
+
+/* Ask this now and then: may we stop waiting? */
+typedef bool kin__ready(const void *object);
+
+/* Spin until ready, for some microseconds at the most, for as long as that has
+ * paid of late in this process; not at all on one CPU. */
+bool kin__spin(const kin_family *family, kin__ready *ready, const void *object);
+
+/* Park once on the word while it is `seen`.  0: look again; -ETIMEDOUT; -EINTR. */
+kin_err kin__park(_Atomic uint32_t *word, uint32_t seen, kin_deadline deadline);
+
+/* A bell: somebody waits (`waiting`), and the word that they are parked on.
+ *
+ * To wait: kin__bell_listen, look whether it is worth waiting, kin__bell_wait.
+ * To call: change what is waited for, then kin__bell_ring.  Both sides' accesses
+ * are sequentially consistent, so that one of them sees the other's. */
+typedef struct kin_bell_shm {
+    _Atomic uint32_t waiting;
+    _Atomic uint32_t rings;
+} kin_bell_shm;
+
+uint32_t kin__bell_listen(kin_bell_shm *bell);
+static inline kin_err kin__bell_wait(kin_bell_shm *bell, uint32_t heard, kin_deadline deadline) {
+    return kin__park(&bell->rings, heard, deadline);
+}
+void kin__bell_ring_slow(kin_bell_shm *bell, int count);
+static inline void kin__bell_ring(kin_bell_shm *bell, int count) {
+    if (atomic_load_explicit(&bell->waiting, memory_order_seq_cst))
+        kin__bell_ring_slow(bell, count);
+}
+/* One who has waited and got what it waited for stands in for the others: it
+ * can't know whether it was the only one. */
+static inline void kin__bell_pass_on(kin_bell_shm *bell) {
+    atomic_store_explicit(&bell->waiting, 1, memory_order_seq_cst);
+}
+
+#endif
