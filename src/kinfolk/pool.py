@@ -1,0 +1,320 @@
+"""Pools: a number of workers, processes or threads, and functions applied by them.
+
+This is the face: what is called, how arguments are checked, and which result is given back.  A call
+becomes an iterator of tasks, `(job, i, func, args, kwds)`, that goes into `_taskqueue` together
+with the one to be told how many there were; the engine (_pool_engine) takes it from there, and
+brings outcomes to the result that waits under `job` in `_cache` (_pool_results).  Iterators are
+consumed by the engine, a little ahead of the workers: a long `imap` never lies in memory as tasks.
+
+A worker that dies fails the one task that it had, with `WorkerDied`, and another takes its place.
+A task or result that cannot be pickled or unpickled fails that task alone.  If no worker can be
+started, because the initializer raises each time, that exception is what every task fails with.
+
+A pool is referred to by nobody but the program: its threads know the engine only, so that a pool
+that was forgotten is collected, with a ResourceWarning, and its workers end.
+"""
+
+import itertools
+import os
+import queue
+import threading
+import warnings
+import weakref
+
+from . import TimeoutError, get_context, util  # noqa: F401 (the name TimeoutError is looked for here)
+from ._pool_crew import ProcessCrew, ThreadCrew
+from ._pool_engine import CLOSE, INIT, RUN, TERMINATE, Engine, pool_was_terminated
+from ._pool_engine import reraise as _helper_reraises_exception
+from ._pool_results import (
+    ApplyResult,
+    AsyncResult,  # noqa: F401
+    IMapIterator,
+    IMapUnorderedIterator,
+    MapResult,
+    job_counter,  # noqa: F401
+)
+from ._pool_worker import (  # noqa: F401
+    ExceptionWithTraceback,
+    MaybeEncodingError,
+    RemoteTraceback,
+    WorkerDied,
+    mapstar,
+    rebuild_exc,
+    starmapstar,
+    worker,
+)
+
+__all__ = ["Pool", "ThreadPool", "WorkerDied"]
+
+
+class Pool:
+    """A pool of `processes` worker processes (None: as many as this one may use processors).
+
+    Each worker first calls `initializer(*initargs)`; after `maxtasksperchild` tasks it is replaced.
+    Workers are started by `context`.  ValueError or TypeError for arguments that cannot be.
+    """
+
+    _wrap_exception = True
+    _crew = ProcessCrew
+
+    @staticmethod
+    def Process(ctx, *args, **kwds):
+        return ctx.Process(*args, **kwds)
+
+    def __init__(
+        self, processes=None, initializer=None, initargs=(), maxtasksperchild=None, context=None
+    ):
+        self._state = INIT
+        self._pool = []
+        self._cache = {}
+        self._taskqueue = queue.SimpleQueue()
+        # A signal handler may call the pool while its thread is in here: so it is recursive.
+        self._gate = threading.RLock()
+        self._ctx = context or get_context()
+        self._processes = _checked_size(processes)
+        self._maxtasksperchild = _checked_maxtasks(maxtasksperchild)
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        self._initializer = initializer
+        self._initargs = initargs
+        self._engine = self._make_engine()
+        self._engine.start()
+        self._task_handler = self._engine.feeder
+        self._result_handler = self._engine.collector
+        self._worker_handler = self._engine.keeper
+        args = (self._engine, weakref.ref(self))
+        self._terminate = util.Finalize(self, _end_engine, args, exitpriority=15)
+        self._state = RUN
+
+    def _make_engine(self):
+        worker_args = (
+            self._initializer,
+            self._initargs,
+            self._maxtasksperchild,
+            self._wrap_exception,
+        )
+        crew = self._crew(self._ctx, self.Process, *worker_args)
+        return Engine(
+            crew, self._processes, self._maxtasksperchild, self._cache, self._taskqueue, self._pool
+        )
+
+    def __del__(self, _warn=warnings.warn, RUN=RUN):
+        if self._state == RUN and self._is_ours():
+            _warn(f"unclosed running multiprocessing pool {self!r}", ResourceWarning, source=self)
+
+    def __repr__(self):
+        cls = type(self)
+        return (
+            f"<{cls.__module__}.{cls.__qualname__} state={self._state} pool_size={len(self._pool)}>"
+        )
+
+    def __reduce__(self):
+        raise NotImplementedError("pool objects cannot be passed between processes or pickled")
+
+    def __enter__(self):
+        self._check_running()
+        return self
+
+    def __exit__(self, exc_type, exc_val, exc_tb):
+        self.terminate()
+
+    def apply(self, func, args=(), kwds={}):  # noqa: B006
+        """`func(*args, **kwds)`, worked out by a worker."""
+        return self.apply_async(func, args, kwds).get()
+
+    def apply_async(self, func, args=(), kwds={}, callback=None, error_callback=None):  # noqa: B006
+        """An AsyncResult of `func(*args, **kwds)`.
+
+        When it is there, `callback` is called with the value, or `error_callback` with the
+        exception, in a thread of the pool: other results wait until they have returned.
+        """
+
+        def make_result():
+            return ApplyResult(self, callback, error_callback)
+
+        return self._submit(make_result, lambda result: [(result._job, 0, func, args, kwds)])
+
+    def map(self, func, iterable, chunksize=None):
+        """The list of `func(x)` for each x of `iterable`; the first exception, if any, is raised.
+
+        Tasks travel in chunks of `chunksize` (None: four chunks for each worker).
+        """
+        return self._map_async(func, iterable, mapstar, chunksize).get()
+
+    def map_async(self, func, iterable, chunksize=None, callback=None, error_callback=None):
+        """An AsyncResult of what `map` returns; callbacks as for `apply_async`."""
+        return self._map_async(func, iterable, mapstar, chunksize, callback, error_callback)
+
+    def starmap(self, func, iterable, chunksize=None):
+        """As `map`, with `func(*x)` for each x of `iterable`."""
+        return self._map_async(func, iterable, starmapstar, chunksize).get()
+
+    def starmap_async(self, func, iterable, chunksize=None, callback=None, error_callback=None):
+        """An AsyncResult of what `starmap` returns; callbacks as for `apply_async`."""
+        return self._map_async(func, iterable, starmapstar, chunksize, callback, error_callback)
+
+    def imap(self, func, iterable, chunksize=1):
+        """An iterator over `func(x)` for each x of `iterable`, in order.
+
+        `iterable` is taken from as workers get free.  With `chunksize` 1 the iterator has a method
+        `next(timeout=None)` and goes on after an exception.
+        """
+        return self._imap(IMapIterator, func, iterable, chunksize)
+
+    def imap_unordered(self, func, iterable, chunksize=1):
+        """As `imap`, each result as soon as it is there, whichever it is."""
+        return self._imap(IMapUnorderedIterator, func, iterable, chunksize)
+
+    def close(self):
+        """Take no more calls; the workers end when all that was called for is done."""
+        util.debug("closing pool")
+        with self._gate:
+            if self._state == RUN:
+                self._state = CLOSE
+                self._engine.close()
+
+    def terminate(self):
+        """End the workers at once.  Results that are not there yet raise ProcessError."""
+        util.debug("terminating pool")
+        self._state = TERMINATE
+        self._terminate()
+
+    def join(self):
+        """Wait until the workers have ended.  ValueError before `close()` or `terminate()`."""
+        util.debug("joining pool")
+        if self._state == RUN:
+            raise ValueError("Pool is still running")
+        if self._state not in (CLOSE, TERMINATE):
+            raise ValueError("In unknown state")
+        self._engine.join()
+        for process in self._pool:
+            process.join()
+
+    def _repopulate_pool(self):
+        """Start workers until there are `_processes` of them, which a program may have changed."""
+        self._engine.size = self._processes
+        self._engine.hire()
+
+    def _is_ours(self):
+        return self._engine.owner == os.getpid()
+
+    def _check_running(self):
+        if self._state != RUN:
+            raise ValueError("Pool not running")
+        if not self._is_ours():
+            raise ValueError(
+                f"Pool not running in this process, but in process {self._engine.owner}"
+            )
+
+    def _submit(self, make_result, make_tasks):
+        with self._gate:
+            self._check_running()
+            result = make_result()
+            self._taskqueue.put((make_tasks(result), result._set_length))
+        if self._state == TERMINATE:
+            # Too late, perhaps, for terminate() to have seen it.
+            result._fail(pool_was_terminated(), tell=False)
+        return result
+
+    def _map_async(
+        self, func, iterable, mapper, chunksize=None, callback=None, error_callback=None
+    ):
+        self._check_running()
+        if not hasattr(iterable, "__len__"):
+            iterable = list(iterable)
+        length = len(iterable)
+        if chunksize is None:
+            chunksize = -(-length // (4 * len(self._pool) or 1))
+        if not length:
+            chunksize = 0
+
+        def make_result():
+            return MapResult(self, chunksize, length, callback, error_callback)
+
+        return self._submit_chunks(make_result, func, iterable, mapper, chunksize)
+
+    def _imap(self, kind, func, iterable, chunksize):
+        self._check_running()
+        if chunksize < 1:
+            raise ValueError(f"Chunksize must be 1+, not {chunksize!r}")
+
+        def make_result():
+            return kind(self)
+
+        if chunksize == 1:
+            return self._submit(
+                make_result,
+                lambda result: self._guarded_task_generation(result._job, func, iterable),
+            )
+        chunks = self._submit_chunks(make_result, func, iterable, mapstar, chunksize)
+        return (item for chunk in chunks for item in chunk)
+
+    def _submit_chunks(self, make_result, func, iterable, mapper, chunksize):
+        chunks = self._get_tasks(func, iterable, chunksize)
+        return self._submit(
+            make_result, lambda result: self._guarded_task_generation(result._job, mapper, chunks)
+        )
+
+    @staticmethod
+    def _guarded_task_generation(result_job, func, iterable):
+        """The tasks of a map; if the iterable raises, the last one stands for that."""
+        i = -1
+        try:
+            for i, x in enumerate(iterable):
+                yield result_job, i, func, (x,), {}
+                del x  # the next one may be long in coming
+        except GeneratorExit:
+            raise
+        except BaseException as exc:
+            yield result_job, i + 1, _helper_reraises_exception, (exc,), {}
+
+    @staticmethod
+    def _get_tasks(func, it, size):
+        it = iter(it)
+        while chunk := tuple(itertools.islice(it, size)):
+            yield func, chunk
+
+
+class ThreadPool(Pool):
+    """A pool whose workers are threads of this process: nothing is pickled, none can be killed."""
+
+    _wrap_exception = False
+    _crew = ThreadCrew
+
+    @staticmethod
+    def Process(ctx, *args, **kwds):
+        from .dummy import Process
+
+        return Process(*args, **kwds)
+
+    def __init__(self, processes=None, initializer=None, initargs=()):
+        super().__init__(processes, initializer, initargs)
+
+
+def _checked_size(processes):
+    if processes is None:
+        return _usable_processors()
+    if processes < 1:
+        raise ValueError("Number of processes must be at least 1")
+    return processes
+
+
+def _checked_maxtasks(maxtasks):
+    if maxtasks is not None and (not isinstance(maxtasks, int) or maxtasks <= 0):
+        raise ValueError("maxtasksperchild must be a positive int or None")
+    return maxtasks
+
+
+def _usable_processors():
+    count = getattr(os, "process_cpu_count", os.cpu_count)() or 1
+    if hasattr(os, "sched_getaffinity"):
+        count = min(count, len(os.sched_getaffinity(0)))
+    return count
+
+
+def _end_engine(engine, pool):
+    if pool() is None:
+        # It is being collected, who knows in the midst of what: nothing may be waited for here.
+        engine.hang_up()
+    else:
+        engine.terminate()
