@@ -1,18 +1,119 @@
-/* Placeholder: the extension's helper replaces this file. */
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+/* kinfolk._kin: libkin for Python.
+ *
+ * This file makes the module out of what the others add to it.  One type a
+ * file; ref.c has the base of all of them, message.c what a message is, and
+ * errors.c says which error of libkin becomes which exception. */
+#include "state.h"
 
-static PyModuleDef_Slot slots[] = {
+static int (*const parts[])(PyObject *module) = {
+    kinx_errors_exec,
+    kinx_ref_exec,
+    kinx_family_exec,
+    kinx_lock_exec,
+    kinx_semaphore_exec,
+    kinx_event_exec,
+    kinx_memory_exec,
+    kinx_message_exec,
+    kinx_blob_exec,
+    kinx_queue_exec,
+};
+
+static int module_exec(PyObject *module) {
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        if (parts[i](module) < 0) return -1;
+    }
+    return 0;
+}
+
+static int module_traverse(PyObject *module, visitproc visit, void *arg) {
+    kinx_state *st = kinx_state_of(module);
+    if (st) KINX_STATE_EACH(Py_VISIT, st);
+    return 0;
+}
+
+static int module_clear(PyObject *module) {
+    kinx_state *st = kinx_state_of(module);
+    if (st) KINX_STATE_EACH(Py_CLEAR, st);
+    return 0;
+}
+
+static void module_free(void *module) {
+    module_clear((PyObject *)module);
+}
+
+PyObject *kinx_import(PyObject **slot, const char *module, const char *name) {
+    if (*slot) return *slot;
+    PyObject *from = PyImport_ImportModule(module);
+    if (!from) return NULL;
+    PyObject *found = PyObject_GetAttrString(from, name);
+    Py_DECREF(from);
+    if (!found) return NULL;
+    /* The import ran Python code: another thread may have been here. */
+    if (*slot) Py_DECREF(found);
+    else *slot = found;
+    return *slot;
+}
+
+int kinx_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject *base,
+                  PyTypeObject **slot) {
+    *slot = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, (PyObject *)base);
+    return *slot ? PyModule_AddType(module, *slot) : -1;
+}
+
+const char *kinx_type_label(PyTypeObject *type) {
+    static const char package[] = "kinfolk.";
+    bool ours = strncmp(type->tp_name, package, sizeof package - 1) == 0;
+    return type->tp_name + (ours ? sizeof package - 1 : 0);
+}
+
+#if PY_VERSION_HEX >= 0x030B0000
+static PyObject *module_of_type(PyTypeObject *type) {
+    return PyType_GetModuleByDef(type, &kinx_module);
+}
+#else
+/* 3.10 has this search, but not for us. */
+static PyObject *module_of_type(PyTypeObject *type) {
+    Py_ssize_t count = PyTuple_GET_SIZE(type->tp_mro);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyTypeObject *base = (PyTypeObject *)PyTuple_GET_ITEM(type->tp_mro, i);
+        if (!PyType_HasFeature(base, Py_TPFLAGS_HEAPTYPE)) continue;
+        PyObject *module = ((PyHeapTypeObject *)base)->ht_module;
+        if (module && PyModule_GetDef(module) == &kinx_module) return module;
+    }
+    PyErr_Format(PyExc_TypeError, "%s is no type of kinfolk", type->tp_name);
+    return NULL;
+}
+#endif
+
+kinx_state *kinx_state_of_type(PyTypeObject *type) {
+    PyObject *module = module_of_type(type);
+    return module ? kinx_state_of(module) : NULL;
+}
+
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, module_exec},
+#if PY_VERSION_HEX >= 0x030C0000
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
     {0, NULL},
 };
 
-static struct PyModuleDef module = {
+PyDoc_STRVAR(module_doc,
+             "The family of processes and what its members share: the C side of kinfolk.");
+
+struct PyModuleDef kinx_module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "kinfolk._kin",
-    .m_slots = slots,
+    .m_doc = module_doc,
+    .m_size = sizeof(kinx_state),
+    .m_slots = module_slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+    .m_free = module_free,
 };
 
-PyMODINIT_FUNC PyInit__kin(void)
-{
-    return PyModuleDef_Init(&module);
+PyMODINIT_FUNC PyInit__kin(void);
+
+PyMODINIT_FUNC PyInit__kin(void) {
+    return PyModuleDef_Init(&kinx_module);
 }

@@ -1,0 +1,124 @@
+/* The family of this process: founding, joining, leaving, and what is in it.
+ *
+ * A process founds a family when it first makes something shared, or asks for
+ * the arena's descriptor in order to start a child; a child that was executed
+ * joins its parent's before it does anything else. */
+#include "errors.h"
+
+kin_family *kinx_family(kinx_state *st) {
+    kin_family *family = kin_family_self();
+    if (family) return family;
+    kin_err err = kin_family_found(NULL, &family);
+    if (err == KIN_EINFAMILY) family = kin_family_self(); /* another thread was faster */
+    else if (err < 0) return kinx_raise(st, err, "cannot found a family of processes");
+    return family;
+}
+
+static PyObject *arena_fd(PyObject *module, PyObject *unused) {
+    kin_family *family = kinx_family(kinx_state_of(module));
+    return family ? PyLong_FromLong(kin_family_fd(family)) : NULL;
+}
+
+static PyObject *family_id(PyObject *module, PyObject *unused) {
+    kin_family *family = kin_family_self();
+    if (!family) Py_RETURN_NONE;
+    return PyBytes_FromStringAndSize((const char *)kin_family_id(family), KIN_FAMILY_ID_LEN);
+}
+
+static PyObject *join_family(PyObject *module, PyObject *arg) {
+    int fd;
+    if (!PyArg_Parse(arg, "i:join_family", &fd)) return NULL;
+    kin_family *family;
+    kin_err err = kin_family_join(fd, &family);
+    if (err < 0) return kinx_raise(kinx_state_of(module), err, "cannot join the family");
+    Py_RETURN_NONE;
+}
+
+static PyObject *leave(PyObject *module, PyObject *unused) {
+    kin_family *family = kin_family_self();
+    if (family) kin_family_leave(family);
+    Py_RETURN_NONE;
+}
+
+static PyObject *reap(PyObject *module, PyObject *unused) {
+    kin_family *family = kin_family_self();
+    if (!family) return PyLong_FromLong(0);
+    int buried;
+    Py_BEGIN_ALLOW_THREADS
+    buried = kin_family_reap(family);
+    Py_END_ALLOW_THREADS
+    return PyLong_FromLong(buried);
+}
+
+static PyObject *member(PyObject *module, PyObject *unused) {
+    kin_family *family = kin_family_self();
+    return PyLong_FromUnsignedLong(family ? kin_family_member(family) : 0);
+}
+
+/* A token from an argument.  Raises and returns false if it cannot be one. */
+static bool token_of(PyObject *arg, uint32_t *out) {
+    unsigned long token = PyLong_AsUnsignedLong(arg);
+    if (token == (unsigned long)-1 && PyErr_Occurred()) return false;
+    *out = token <= UINT32_MAX ? (uint32_t)token : 0;
+    return true;
+}
+
+static PyObject *is_member_alive(PyObject *module, PyObject *arg) {
+    uint32_t token;
+    if (!token_of(arg, &token)) return NULL;
+    kin_family *family = kin_family_self();
+    return PyBool_FromLong(family && token && kin_member_is_alive(family, token));
+}
+
+static PyObject *member_pid(PyObject *module, PyObject *arg) {
+    uint32_t token;
+    if (!token_of(arg, &token)) return NULL;
+    kin_family *family = kin_family_self();
+    return PyLong_FromLong(family && token ? kin_member_pid(family, token) : 0);
+}
+
+static PyObject *stats(PyObject *module, PyObject *unused) {
+    kin_family *family = kin_family_self();
+    kin_family_stats stats = {0};
+    if (family) {
+        Py_BEGIN_ALLOW_THREADS
+        kin_family_stats_read(family, &stats);
+        Py_END_ALLOW_THREADS
+    }
+    return Py_BuildValue(
+        "{s:K,s:K,s:K,s:K,s:K,s:K,s:I}", "in_use", (unsigned long long)stats.in_use,
+        "committed", (unsigned long long)stats.committed, "limit",
+        (unsigned long long)stats.limit, "reserved", (unsigned long long)stats.reserved,
+        "blocks", (unsigned long long)stats.blocks, "objects",
+        (unsigned long long)stats.objects, "members", (unsigned int)stats.members);
+}
+
+static PyMethodDef functions[] = {
+    {"arena_fd", arena_fd, METH_NOARGS,
+     "arena_fd() -> int: the arena's descriptor, close-on-exec; the family's to close.\n\n"
+     "Founds the family if this process is in none."},
+    {"family_id", family_id, METH_NOARGS,
+     "family_id() -> bytes | None: 16 bytes, the same in every member; None before any family."},
+    {"join_family", join_family, METH_O,
+     "join_family(fd): become a member of the family whose arena is `fd`, and own `fd`.\n\n"
+     "RuntimeError if this process is in a family already, or `fd` is no arena."},
+    {"leave", leave, METH_NOARGS,
+     "leave(): the normal end of this member, called last; again is fine.\n\n"
+     "What it holds is given back; locks that it holds stay held."},
+    {"reap", reap, METH_NOARGS,
+     "reap() -> int: give back what dead members held; how many were buried."},
+    {"member", member, METH_NOARGS,
+     "member() -> int: the token of this member, 0 before any family."},
+    {"is_member_alive", is_member_alive, METH_O,
+     "is_member_alive(token) -> bool: does that member's process live?"},
+    {"member_pid", member_pid, METH_O,
+     "member_pid(token) -> int: the process id of that member, 0 if it is gone."},
+    {"stats", stats, METH_NOARGS,
+     "stats() -> dict: in_use, committed, limit, reserved (bytes); blocks, objects, members.\n\n"
+     "Walks the arena: for tests and for the curious.  All 0 before any family."},
+    {NULL},
+};
+
+int kinx_family_exec(PyObject *module) {
+    return PyModule_AddFunctions(module, functions);
+}

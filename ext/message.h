@@ -1,0 +1,86 @@
+/* What goes through a queue, or to a process that is started: an object, pickled. */
+#ifndef KINX_MESSAGE_H
+#define KINX_MESSAGE_H
+
+#include "ref.h"
+
+/* A buffer of at least so many bytes is not copied into the pickle but laid
+ * beside it (protocol 5, out of band), and mapped in place by the receiver. */
+#define KINX_OUT_OF_BAND 65536
+
+/* The result of functions that give a kin_err: a Python exception is set, and
+ * kinx_raise() leaves it as it is. */
+#define KINX_RAISED (-EINTR)
+
+/* An object, pickled.  The pickle is `head`, then `body` or all of `chunks`, then
+ * a STOP if `stop` says so: in pieces, so that what is large is copied once only,
+ * into the blob. */
+typedef struct kinx_message {
+    uint8_t head[12];
+    uint8_t head_len;
+    bool stop;
+    const uint8_t *body; /* in `owner` */
+    size_t body_len;
+    PyObject *owner;   /* strong reference, or NULL */
+    PyObject *chunks;  /* list of bytes, or NULL */
+    PyObject *buffers; /* list of the PickleBuffers out of band, or NULL */
+    kinx_mentions mentions;
+} kinx_message;
+
+/* Pickle `obj`.  Raises what pickling raises; then there is nothing to finish. */
+int kinx_message_init(kinx_state *st, kinx_message *message, PyObject *obj);
+void kinx_message_fini(kinx_message *message);
+
+/* Can it be copied through a queue?  Else it needs a blob. */
+bool kinx_message_is_small(const kinx_message *message);
+/* The bytes of a small message, in one piece: in `scratch`, which has room for
+ * KIN_RECORD_MAX, or where they are already. */
+const uint8_t *kinx_message_flat(const kinx_message *message, uint8_t *scratch,
+                                 uint32_t *len);
+/* Lay the message, small or not, into a new blob.  KINX_RAISED is possible. */
+kin_err kinx_message_to_blob(kinx_state *st, const kinx_message *message, kin_blob *out);
+
+/* Load what came as a small message.  New reference. */
+PyObject *kinx_load_record(kinx_state *st, const uint8_t *data, size_t len);
+/* Load what lies in a blob, of which `view` is a memoryview; out-of-band buffers
+ * are views of it.  New reference. */
+PyObject *kinx_load_view(kinx_state *st, PyObject *view);
+
+/* -- Atoms: numbers, strings and the like, by hand ----------------------------- */
+
+/* If obj is None or exactly a bool, int, float, str or bytes of the usual kind,
+ * make it the message; false if it is for a real pickler. */
+bool kinx_atom_dump(PyObject *obj, kinx_message *message);
+/* What such a message says: a new reference, or NULL and, without an exception,
+ * *known == false if this is for a real unpickler. */
+PyObject *kinx_atom_load(const uint8_t *data, size_t len, bool *known);
+
+/* Is it data without any code in it: exactly the types above, and tuples, lists,
+ * dicts and sets of such, not too many and not too deep to look at all of them?
+ * Runs no code of the user's. */
+bool kinx_is_plain(PyObject *obj);
+
+/* -- How a blob is laid out ------------------------------------------------------ */
+
+/* At the blob's beginning; then a length of 8 bytes for each buffer, the pickle,
+ * and the buffers, each on a multiple of KINX_BUFFER_ALIGN. */
+typedef struct kinx_blob_head {
+    uint32_t format; /* KINX_BLOB_FORMAT */
+    uint32_t buffer_count;
+    uint64_t pickle_len;
+} kinx_blob_head;
+
+#define KINX_BLOB_FORMAT 0x316e696bu /* "kin1" */
+#define KINX_BUFFER_ALIGN 64
+
+static inline uint64_t kinx_align_buffer(uint64_t off) {
+    return (off + KINX_BUFFER_ALIGN - 1) & ~(uint64_t)(KINX_BUFFER_ALIGN - 1);
+}
+
+/* -- Blob, the type (blob.c) -------------------------------------------------------- */
+
+/* Load what a blob holds and give the blob back, or leave it to the views of its
+ * buffers.  Steals `blob`.  New reference. */
+PyObject *kinx_blob_take(kinx_state *st, kin_blob *blob);
+
+#endif

@@ -1,0 +1,110 @@
+/* The module's state, and what every file of the extension shares.
+ *
+ * Nothing is static but constants: an interpreter that loads the module has a
+ * state of its own, while the family is the process's and lives in libkin.
+ * Objects carry a borrowed pointer to the state.  It outlives them, for an
+ * object holds its type, the type the module, and the module the state.
+ *
+ * Words in the comments of this directory: "new reference", "borrowed" and
+ * "steals" as in CPython's own documentation; "raises" means that an exception
+ * is set and that the function returns NULL or -1. */
+#ifndef KINX_STATE_H
+#define KINX_STATE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdbool.h>
+
+#include <kin.h>
+
+#if PY_VERSION_HEX < 0x030C0000 /* these names are newer than what they name */
+#include <structmember.h>
+#define Py_T_PYSSIZET T_PYSSIZET
+#define Py_READONLY READONLY
+#endif
+
+#define KINX_KINDS (KIN_KIND_BLOB + 1)
+
+typedef struct kinx_state {
+    /* Types: the base of all that lives in the arena, one for each kind of
+     * object that a ref can name, and the message. */
+    PyTypeObject *shared_type;
+    PyTypeObject *kind_types[KINX_KINDS];
+    PyTypeObject *blob_type;
+    PyTypeObject *sink_type;
+    PyObject *stale_reference;
+
+    PyObject *open; /* kinfolk._kin._open, which pickles of refs call */
+
+    /* Imported when first needed: see kinx_import. */
+    PyObject *queue_full, *queue_empty;     /* queue.Full, queue.Empty */
+    PyObject *plain_dumps;                  /* the interpreter's own */
+    PyObject *loads;                        /* kinfolk.pickle.loads */
+    PyObject *forking_pickler;              /* kinfolk.reduction.ForkingPickler */
+} kinx_state;
+
+/* Calls `visit` for each reference that the state holds. */
+#define KINX_STATE_EACH(visit, st)                                  \
+    do {                                                            \
+        visit((st)->shared_type);                                   \
+        for (int kind_ = 0; kind_ < KINX_KINDS; kind_++) visit((st)->kind_types[kind_]); \
+        visit((st)->blob_type);                                     \
+        visit((st)->sink_type);                                     \
+        visit((st)->stale_reference);                               \
+        visit((st)->open);                                          \
+        visit((st)->queue_full);                                    \
+        visit((st)->queue_empty);                                   \
+        visit((st)->plain_dumps);                                   \
+        visit((st)->loads);                                         \
+        visit((st)->forking_pickler);                               \
+    } while (0)
+
+extern struct PyModuleDef kinx_module;
+
+static inline kinx_state *kinx_state_of(PyObject *module) {
+    return (kinx_state *)PyModule_GetState(module);
+}
+
+/* The state behind a type of this module or a subclass of one.  Raises TypeError. */
+kinx_state *kinx_state_of_type(PyTypeObject *type);
+
+/* Borrowed: *slot, which is filled with module.name when it is empty.  Raises
+ * what the import raises. */
+PyObject *kinx_import(PyObject **slot, const char *module, const char *name);
+
+/* Make a type of the module, add it under its name, and keep a reference in
+ * *slot.  base: NULL for object. */
+int kinx_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject *base,
+                  PyTypeObject **slot);
+
+/* "_kin.Lock" for the types of this module, the name of any other. */
+const char *kinx_type_label(PyTypeObject *type);
+
+/* The family of this process, founded now if there is none.  Raises. */
+kin_family *kinx_family(kinx_state *st);
+
+/* Each file adds what it has to the module: 0, or raises and returns -1. */
+int kinx_errors_exec(PyObject *module);
+int kinx_family_exec(PyObject *module);
+int kinx_ref_exec(PyObject *module);
+int kinx_lock_exec(PyObject *module);
+int kinx_semaphore_exec(PyObject *module);
+int kinx_event_exec(PyObject *module);
+int kinx_memory_exec(PyObject *module);
+int kinx_message_exec(PyObject *module);
+int kinx_blob_exec(PyObject *module);
+int kinx_queue_exec(PyObject *module);
+
+/* Make a call that parks, without the GIL, until it ends for another reason
+ * than a signal.  `call` gives a kin_err and has an absolute deadline.  If a
+ * signal's handler raises, err is -EINTR and the exception is set (kinx_raise
+ * leaves it as it is).  Callers have tried with KIN_NOW before: whoever need
+ * not wait keeps the GIL. */
+#define KINX_PARK(err, call)                                  \
+    do {                                                      \
+        Py_BEGIN_ALLOW_THREADS                                \
+        (err) = (call);                                       \
+        Py_END_ALLOW_THREADS                                  \
+    } while ((err) == -EINTR && PyErr_CheckSignals() == 0)
+
+#endif
