@@ -1,2 +1,0 @@
-int kin__stub;
-int kin__stub;
