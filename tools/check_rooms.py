@@ -96,7 +96,11 @@ def check_named(folder: Path, patterns: tuple[str, ...], known: re.Pattern[str])
 def main() -> int:
     faults = [
         *check_libkin(),
-        *check_named(LIBKIN, ("src/**/*.c",), re.compile(r"'(src/[^']+\.c)'")),
+        *check_named(
+            LIBKIN,
+            ("src/**/*.c", "tests/*.c"),
+            re.compile(r"'((?:src|tests)/[^']+\.c)'"),
+        ),
         *check_named(LIBKIN, ("include/kin/*.h",), re.compile(r"'(include/kin/[^']+\.h)'")),
         *check_named(ROOT / "ext", ("*.c",), re.compile(r"'([^']+\.c)'")),
         *check_named(
