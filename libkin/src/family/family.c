@@ -162,9 +162,9 @@ static kin_err found(const kin_family_options *options, kin_family **out) {
     kin_family_options want = options ? *options : (kin_family_options){0};
     kin_err err = want.limit ? 0 : default_limit(&want.limit);
     if (err) return err;
-    int fd;
-    uint8_t *base;
-    uint64_t reserve;
+    int fd = -1;
+    uint8_t *base = NULL;
+    uint64_t reserve = 0;
     err = map_new(want.reserve, &fd, &base, &reserve);
     if (err) return err;
     kin_arena_shm *arena = (kin_arena_shm *)base;

@@ -1,0 +1,233 @@
+/* Kills at every fault point: the others go on, and nothing is lost, torn or
+ * leaked but what the dead one had in its hands. */
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#include "check.h"
+#include "family/fault.h"
+#include "kin.h"
+
+#ifndef KIN_FAULT_POINTS
+int main(void) {
+    return 77; /* skipped: built without fault points */
+}
+#else
+
+static kin_family *family;
+static kin_queue queue;
+static kin_lock lock;
+static kin_handle tally; /* what the child says that it has done */
+
+typedef struct notes {
+    _Atomic uint32_t pushed, popped; /* numbers up to here, for certain */
+} notes;
+
+static notes *said(void) {
+    return kin_memory_data(&tally);
+}
+
+static const char *const points[] = {
+    "arena-popped",        "arena-freed",          "arena-claimed",     "journal-store",
+    "member-adopting",     "fork-prepared",        "queue-segment-armed", "queue-segment-linked",
+    "queue-blob-armed",    "queue-push-before",    "queue-push-after",  "queue-pop-before",
+    "queue-pop-after",     "queue-pop-taken",      "blob-claimed",      "queue-waiting",
+};
+
+/* The number is in each record; every third one is a blob that mentions the lock. */
+static void put(uint32_t number) {
+    if (number % 3) {
+        uint8_t data[700] = {0};
+        memcpy(data, &number, sizeof number);
+        CHECK_EQ(kin_queue_push(&queue, data, sizeof data, 1, KIN_FOREVER), 0);
+        return;
+    }
+    kin_blob blob;
+    CHECK_EQ(kin_blob_create(family, 100000, 1, &blob), 0);
+    memcpy(blob.data, &number, sizeof number);
+    CHECK_EQ(kin_blob_add_ref(&blob, &lock.handle.ref), 0);
+    CHECK_EQ(kin_queue_push_blob(&queue, &blob, 2, KIN_FOREVER), 0);
+}
+
+static uint32_t take(void) {
+    uint8_t buffer[KIN_RECORD_MAX];
+    kin_record record;
+    uint32_t number;
+    kin_err err = kin_queue_pop(&queue, buffer, &record, KIN_NOW);
+    if (err == -ETIMEDOUT) return 0;
+    CHECK_EQ(err, 0);
+    CHECK_EQ(record.tag, record.blob.family ? 2 : 1);
+    memcpy(&number, record.blob.family ? record.blob.data : buffer, sizeof number);
+    kin_blob_free(&record.blob);
+    return number;
+}
+
+/* A bit of everything, until the fault point kills. */
+static void live(void) {
+    for (uint32_t i = 1; i <= 400; i++) {
+        put(i);
+        atomic_store(&said()->pushed, i);
+        kin_queue other;
+        CHECK_EQ(kin_queue_create(family, 0, &other), 0);
+        CHECK_EQ(kin_queue_push(&other, &i, sizeof i, 0, KIN_NOW), 0);
+        kin_queue_close(&other);
+        if (i % 50 == 0) {
+            pid_t pid = fork();
+            if (pid == 0) {
+                kin_family_leave(family);
+                _exit(0);
+            }
+            waitpid(pid, NULL, 0);
+            kin_family_reap(family);
+        }
+        if (i % 3) {
+            uint32_t number = take();
+            CHECK(number);
+            atomic_store(&said()->popped, number);
+        }
+    }
+    uint8_t buffer[KIN_RECORD_MAX];
+    kin_record record;
+    while (take()) continue;
+    CHECK_EQ(kin_queue_pop(&queue, buffer, &record, kin_deadline_after(1000000)), -ETIMEDOUT);
+}
+
+static uint64_t blocks(void) {
+    kin_family_stats stats;
+    kin_family_stats_read(family, &stats);
+    return stats.blocks;
+}
+
+static void live_and_die(const char *point, long after) {
+    atomic_store(&said()->pushed, 0);
+    atomic_store(&said()->popped, 0);
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        kin__fault_name = point;
+        kin__fault_after = after;
+        live();
+        kin_family_leave(family);
+        _exit(0);
+    }
+    int status;
+    CHECK_EQ(waitpid(pid, &status, 0), pid);
+    CHECK(WIFSIGNALED(status) ? WTERMSIG(status) == SIGKILL : WEXITSTATUS(status) == 0);
+}
+
+/* What is still in the queue follows on what the child said that it took, but for
+ * the one that it had in its hands, and ends with what it said that it put. */
+static void check_rest(void) {
+    uint32_t pushed = atomic_load(&said()->pushed), popped = atomic_load(&said()->popped);
+    uint32_t number = take();
+    if (pushed == 400) return; /* it came through: the queue was drained */
+    if (number) CHECK(number == popped + 1 || number == popped + 2);
+    uint32_t last = number ? number : popped;
+    while ((number = take())) {
+        CHECK_EQ(number, last + 1);
+        last = number;
+    }
+    CHECK(last == pushed || last == pushed + 1 || last + 1 == pushed);
+}
+
+static void kill_at(const char *point, long after) {
+    uint64_t before = blocks();
+    live_and_die(point, after);
+    CHECK(kin_family_reap(family) >= 0);
+    check_rest();
+    put(1);
+    CHECK_EQ(take(), 1);
+    CHECK_EQ(kin_lock_acquire(&lock, KIN_FOREVER), 0);
+    CHECK_EQ(kin_lock_release(&lock), 0);
+    kin_queue_close(&queue);
+    CHECK_EQ(kin_queue_create(family, 0, &queue), 0);
+    /* A child killed as it was being born is given up after some time only: its
+     * row, and the block of its holds, may be there still. */
+    if (strcmp(point, "fork-prepared") && strcmp(point, "member-adopting"))
+        CHECK_EQ(blocks(), before);
+}
+
+/* A lock held by the killed one goes to the next, who is told. */
+static void hands_locks_on(void) {
+    kin_event taken;
+    CHECK_EQ(kin_event_create(family, &taken), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        CHECK_EQ(kin_lock_acquire(&lock, KIN_FOREVER), 0);
+        kin_event_set(&taken);
+        kill(getpid(), SIGKILL);
+    }
+    CHECK_EQ(kin_event_wait(&taken, KIN_FOREVER), 0);
+    kin_event_close(&taken);
+    CHECK_EQ(kin_lock_acquire(&lock, KIN_FOREVER), KIN_OWNER_DIED);
+    CHECK_EQ(kin_lock_died(&lock), pid);
+    CHECK_EQ(kin_lock_release(&lock), 0);
+    CHECK_EQ(kin_lock_acquire(&lock, KIN_FOREVER), 0);
+    CHECK_EQ(kin_lock_release(&lock), 0);
+    CHECK_EQ(waitpid(pid, NULL, 0), pid);
+}
+
+/* One that ended normally keeps it. */
+static void keeps_locks_of_those_who_left(void) {
+    pid_t pid = fork();
+    if (pid == 0) {
+        CHECK_EQ(kin_lock_acquire(&lock, KIN_FOREVER), 0);
+        kin_family_leave(family);
+        _exit(0);
+    }
+    CHECK_EQ(waitpid(pid, NULL, 0), pid);
+    CHECK_EQ(kin_family_reap(family), 1);
+    CHECK_EQ(kin_lock_acquire(&lock, KIN_NOW), -ETIMEDOUT);
+    CHECK_EQ(kin_lock_release(&lock), 0);
+}
+
+/* Killed while it clears another one away: a third goes on with it. */
+static void buries_the_undertaker(const char *point) {
+    uint64_t before = blocks();
+    pid_t pid = fork();
+    if (pid == 0) {
+        pid_t child = fork();
+        if (child == 0) {
+            kin_queue other;
+            for (uint32_t i = 1; i < 40; i++) put(i);
+            CHECK_EQ(kin_queue_create(family, 0, &other), 0);
+            CHECK_EQ(kin_lock_acquire(&lock, KIN_FOREVER), 0);
+            kill(getpid(), SIGKILL);
+        }
+        waitpid(child, NULL, 0);
+        kin__fault_name = point;
+        kin__fault_after = 1;
+        kin_family_reap(family);
+        _exit(3);
+    }
+    int status;
+    CHECK_EQ(waitpid(pid, &status, 0), pid);
+    CHECK(WIFSIGNALED(status));
+    CHECK(kin_family_reap(family) >= 1);
+    CHECK_EQ(kin_lock_acquire(&lock, KIN_NOW), KIN_OWNER_DIED);
+    CHECK_EQ(kin_lock_release(&lock), 0);
+    for (uint32_t i = 1; i < 40; i++) CHECK_EQ(take(), i);
+    kin_queue_close(&queue);
+    CHECK_EQ(kin_queue_create(family, 0, &queue), 0);
+    CHECK_EQ(blocks(), before);
+}
+
+int main(void) {
+    kin_family_options options = {.reserve = 1ull << 32};
+    CHECK_EQ(kin_family_found(&options, &family), 0);
+    CHECK_EQ(kin_queue_create(family, 0, &queue), 0);
+    CHECK_EQ(kin_lock_create(family, &lock), 0);
+    CHECK_EQ(kin_memory_create(family, sizeof(notes), &tally), 0);
+    kill_at("nowhere", 1); /* so that free lists and holds are there */
+    for (size_t i = 0; i < sizeof points / sizeof *points; i++)
+        for (long after = 1; after < 900; after += 1 + after / 3) kill_at(points[i], after);
+    hands_locks_on();
+    keeps_locks_of_those_who_left();
+    static const char *const burial[] = {"reap-holds", "reap-taken", "lock-buried",
+                                         "journal-store", "arena-freed"};
+    for (size_t i = 0; i < sizeof burial / sizeof *burial; i++) buries_the_undertaker(burial[i]);
+    return 0;
+}
+#endif

@@ -1,0 +1,235 @@
+/* The queue: order, bounds, blobs, many at once as threads and as processes. */
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#include "check.h"
+#include "kin.h"
+
+static kin_family *family;
+
+static kin_queue queue_new(uint64_t maxsize) {
+    kin_queue queue;
+    CHECK_EQ(kin_queue_create(family, maxsize, &queue), 0);
+    return queue;
+}
+
+static uint64_t blocks(void) {
+    kin_family_stats stats;
+    kin_family_stats_read(family, &stats);
+    return stats.blocks;
+}
+
+static void keeps_order_over_many_segments(void) {
+    uint64_t before = blocks();
+    kin_queue queue = queue_new(0);
+    char buffer[KIN_RECORD_MAX];
+    kin_record record;
+    for (uint32_t i = 0; i < 200000; i++)
+        CHECK_EQ(kin_queue_push(&queue, &i, sizeof i, i & 0xff, KIN_NOW), 0);
+    CHECK_EQ(kin_queue_len(&queue), 200000);
+    for (uint32_t i = 0; i < 200000; i++) {
+        CHECK_EQ(kin_queue_pop(&queue, buffer, &record, KIN_NOW), 0);
+        CHECK_EQ(record.len, 4);
+        CHECK_EQ(record.tag, i & 0xff);
+        CHECK(memcmp(buffer, &i, 4) == 0);
+    }
+    CHECK_EQ(kin_queue_pop(&queue, buffer, &record, KIN_NOW), -ETIMEDOUT);
+    kin_queue_close(&queue);
+    CHECK_EQ(blocks(), before);
+}
+
+static void takes_records_of_any_length(void) {
+    kin_queue queue = queue_new(0);
+    char out[KIN_RECORD_MAX], in[KIN_RECORD_MAX];
+    kin_record record;
+    for (size_t i = 0; i < sizeof out; i++) out[i] = (char)(i * 7);
+    for (uint32_t len = 0; len <= KIN_RECORD_MAX; len += 1 + len / 16)
+        CHECK_EQ(kin_queue_push(&queue, out, len, 0, KIN_NOW), 0);
+    for (uint32_t len = 0; len <= KIN_RECORD_MAX; len += 1 + len / 16) {
+        CHECK_EQ(kin_queue_pop(&queue, in, &record, KIN_NOW), 0);
+        CHECK_EQ(record.len, len);
+        CHECK(memcmp(in, out, len) == 0);
+    }
+    CHECK_EQ(kin_queue_push(&queue, out, KIN_RECORD_MAX + 1, 0, KIN_NOW), -EMSGSIZE);
+    kin_queue_close(&queue);
+}
+
+static void keeps_its_bound(void) {
+    kin_queue queue = queue_new(2);
+    char buffer[KIN_RECORD_MAX];
+    kin_record record;
+    CHECK_EQ(kin_queue_push(&queue, "a", 1, 0, KIN_NOW), 0);
+    CHECK_EQ(kin_queue_push(&queue, "b", 1, 0, KIN_NOW), 0);
+    CHECK_EQ(kin_queue_push(&queue, "c", 1, 0, KIN_NOW), -ETIMEDOUT);
+    CHECK_EQ(kin_queue_push(&queue, "c", 1, 0, kin_deadline_after(2000000)), -ETIMEDOUT);
+    CHECK_EQ(kin_queue_pop(&queue, buffer, &record, KIN_NOW), 0);
+    CHECK_EQ(kin_queue_push(&queue, "c", 1, 0, KIN_NOW), 0);
+    kin_queue_shut(&queue);
+    CHECK_EQ(kin_queue_push(&queue, "d", 1, 0, KIN_FOREVER), KIN_ECLOSED);
+    CHECK_EQ(kin_queue_pop(&queue, buffer, &record, KIN_FOREVER), 0);
+    CHECK_EQ(kin_queue_pop(&queue, buffer, &record, KIN_FOREVER), 0);
+    CHECK_EQ(kin_queue_pop(&queue, buffer, &record, KIN_FOREVER), KIN_ECLOSED);
+    kin_queue_close(&queue);
+}
+
+static void counts_work_done(void) {
+    kin_queue queue = queue_new(0);
+    CHECK_EQ(kin_queue_join(&queue, KIN_NOW), 0);
+    CHECK_EQ(kin_queue_task_done(&queue), KIN_EOVERRELEASE);
+    CHECK_EQ(kin_queue_push(&queue, "a", 1, 0, KIN_NOW), 0);
+    CHECK_EQ(kin_queue_join(&queue, KIN_NOW), -ETIMEDOUT);
+    CHECK_EQ(kin_queue_task_done(&queue), 0);
+    CHECK_EQ(kin_queue_join(&queue, KIN_FOREVER), 0);
+    kin_queue_close(&queue);
+}
+
+/* A queue in a blob in a queue: the inner one lives as long as the message. */
+static void carries_blobs_and_what_they_mention(void) {
+    uint64_t before = blocks();
+    kin_queue outer = queue_new(0), inner = queue_new(0);
+    kin_ref ref = inner.handle.ref;
+    kin_blob blob;
+    CHECK_EQ(kin_blob_create(family, 1 << 20, 2, &blob), 0);
+    memset(blob.data, 'x', blob.len);
+    CHECK_EQ(kin_blob_add_ref(&blob, &ref), 0);
+    CHECK_EQ(kin_queue_push(&inner, "hello", 5, 0, KIN_NOW), 0);
+    CHECK_EQ(kin_queue_push_blob(&outer, &blob, 9, KIN_NOW), 0);
+    CHECK(blob.family == NULL);
+    kin_queue_close(&inner);
+
+    char buffer[KIN_RECORD_MAX];
+    kin_record record;
+    CHECK_EQ(kin_queue_pop(&outer, buffer, &record, KIN_NOW), 0);
+    CHECK_EQ(record.tag, 9);
+    CHECK_EQ(record.blob.len, 1 << 20);
+    CHECK_EQ(record.blob.data[record.blob.len - 1], 'x');
+    CHECK_EQ(kin_queue_open(family, &ref, &inner), 0);
+    kin_blob_free(&record.blob);
+    CHECK_EQ(kin_queue_pop(&inner, buffer, &record, KIN_NOW), 0);
+    CHECK(memcmp(buffer, "hello", 5) == 0);
+    kin_queue_close(&inner);
+    CHECK_EQ(kin_queue_open(family, &ref, &inner), KIN_ESTALE);
+
+    /* Undelivered: the blob and what it mentions end with the queue. */
+    inner = queue_new(0);
+    CHECK_EQ(kin_blob_create(family, 10, 1, &blob), 0);
+    CHECK_EQ(kin_blob_add_ref(&blob, &inner.handle.ref), 0);
+    CHECK_EQ(kin_queue_push_blob(&outer, &blob, 0, KIN_NOW), 0);
+    kin_queue_close(&inner);
+    kin_queue_close(&outer);
+    CHECK_EQ(blocks(), before);
+}
+
+#define PRODUCERS 4
+#define CONSUMERS 4
+#define EACH 50000
+static kin_queue shared, results;
+
+static void *produce(void *context) {
+    uint64_t id = (uint64_t)(uintptr_t)context;
+    for (uint64_t i = 1; i <= EACH; i++) {
+        uint64_t value = id << 32 | i;
+        CHECK_EQ(kin_queue_push(&shared, &value, sizeof value, 0, KIN_FOREVER), 0);
+    }
+    return NULL;
+}
+
+/* Takes until the queue is shut; sends how many and their sum. */
+static void *consume(void *context) {
+    (void)context;
+    uint64_t got[2] = {0, 0}, last[PRODUCERS] = {0};
+    for (;;) {
+        uint64_t value[KIN_RECORD_MAX / 8];
+        kin_record record;
+        kin_err err = kin_queue_pop(&shared, value, &record, KIN_FOREVER);
+        if (err == KIN_ECLOSED) break;
+        CHECK_EQ(err, 0);
+        CHECK_EQ(record.len, 8);
+        uint64_t id = value[0] >> 32, number = value[0] & 0xffffffff;
+        CHECK(id < PRODUCERS && number > last[id]);
+        last[id] = number;
+        got[0]++;
+        got[1] += number;
+    }
+    CHECK_EQ(kin_queue_push(&results, got, sizeof got, 0, KIN_FOREVER), 0);
+    return NULL;
+}
+
+static void check_results(void) {
+    uint64_t count = 0, sum = 0;
+    for (int i = 0; i < CONSUMERS; i++) {
+        uint64_t got[KIN_RECORD_MAX / 8];
+        kin_record record;
+        CHECK_EQ(kin_queue_pop(&results, got, &record, KIN_FOREVER), 0);
+        count += got[0];
+        sum += got[1];
+    }
+    CHECK_EQ(count, (uint64_t)PRODUCERS * EACH);
+    CHECK_EQ(sum, (uint64_t)PRODUCERS * EACH * (EACH + 1) / 2);
+}
+
+static void works_among_threads(uint64_t maxsize) {
+    shared = queue_new(maxsize);
+    results = queue_new(0);
+    pthread_t producer[PRODUCERS], consumer[CONSUMERS];
+    for (int i = 0; i < CONSUMERS; i++) pthread_create(&consumer[i], NULL, consume, NULL);
+    for (uintptr_t i = 0; i < PRODUCERS; i++)
+        pthread_create(&producer[i], NULL, produce, (void *)i);
+    for (int i = 0; i < PRODUCERS; i++) pthread_join(producer[i], NULL);
+    kin_queue_shut(&shared);
+    for (int i = 0; i < CONSUMERS; i++) pthread_join(consumer[i], NULL);
+    check_results();
+    kin_queue_close(&shared);
+    kin_queue_close(&results);
+}
+
+static pid_t start(void *(*body)(void *), uintptr_t id) {
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid) return pid;
+    body((void *)id);
+    kin_family_leave(family);
+    _exit(0);
+}
+
+static void wait_for(pid_t pid) {
+    int status;
+    CHECK_EQ(waitpid(pid, &status, 0), pid);
+    CHECK_EQ(status, 0);
+}
+
+static void works_among_processes(uint64_t maxsize) {
+    uint64_t before = blocks();
+    shared = queue_new(maxsize);
+    results = queue_new(0);
+    pid_t producer[PRODUCERS], consumer[CONSUMERS];
+    for (uintptr_t i = 0; i < CONSUMERS; i++) consumer[i] = start(consume, i);
+    for (uintptr_t i = 0; i < PRODUCERS; i++) producer[i] = start(produce, i);
+    for (int i = 0; i < PRODUCERS; i++) wait_for(producer[i]);
+    kin_queue_shut(&shared);
+    for (int i = 0; i < CONSUMERS; i++) wait_for(consumer[i]);
+    check_results();
+    kin_queue_close(&shared);
+    kin_queue_close(&results);
+    CHECK_EQ(kin_family_reap(family), PRODUCERS + CONSUMERS);
+    CHECK_EQ(blocks(), before);
+}
+
+int main(void) {
+    kin_family_options options = {.reserve = 1ull << 32};
+    CHECK_EQ(kin_family_found(&options, &family), 0);
+    kin_queue first = queue_new(0); /* so that the table of holds is there */
+    keeps_order_over_many_segments();
+    takes_records_of_any_length();
+    keeps_its_bound();
+    counts_work_done();
+    carries_blobs_and_what_they_mention();
+    works_among_threads(0);
+    works_among_threads(3);
+    works_among_processes(0);
+    works_among_processes(3);
+    kin_queue_close(&first);
+    return 0;
+}
