@@ -1,0 +1,230 @@
+"""The fork server: a clean process, made once, that forks children in a moment.
+
+It is a fresh interpreter that has imported what the children will need, the main module among it,
+and runs nothing: no threads, no handlers but one.  `ensure_running` starts it, as a member of the
+family.  The two talk over a pair of sockets that nobody else can find; requests come from any
+process that holds our end, which every child of the server is given, so that children start their
+children by the same server.  How a request looks on the wire is the engine's business
+(libkin/src/process); what this module puts into it is where the packed process object lies, and
+the descriptors that the child is to have.
+
+The server ends when nobody holds our end any more.  If it dies before that, the next start makes
+another; the children that it made live on, only that their exit codes are not known.
+
+A module that cannot be imported in the server is left to the children: the main module's errors
+show where the program can see them, in the child that needed it.
+"""
+
+import marshal
+import os
+import signal
+import sys
+from _thread import allocate_lock
+
+from . import _kin, process, spawn, util
+from ._watch import look_after_parent
+
+__all__ = [
+    "connect_to_new_process",
+    "ensure_running",
+    "get_inherited_fds",
+    "set_forkserver_preload",
+]
+
+
+class ForkServer:
+    """A process's access to its fork server."""
+
+    def __init__(self):
+        self._lock = allocate_lock()
+        self._channel = None  # our end of the sockets
+        self._forkserver_pid = None  # while the server is our own child
+        self._orders = None  # what it was told; ours until it takes it over
+        self._inherited_fds = None
+        self._preload_modules = ["__main__"]
+
+    def set_forkserver_preload(self, modules_names):
+        """Set the modules, a list of names, that the next server imports before its first child."""
+        if not all(type(name) is str for name in modules_names):
+            raise TypeError("module_names must be a list of strings")
+        self._preload_modules = modules_names
+
+    def get_inherited_fds(self):
+        """Return the descriptors that this process was started with; None if by no fork server."""
+        return self._inherited_fds
+
+    def connect_to_new_process(self, fds, payload=b""):
+        """Have the server make a child that gets copies of the descriptors `fds` and `payload`.
+
+        Returns its pid, its pidfd (None where there are none) and a descriptor on which the server
+        reports its exit code.  What the child does with the payload: see `_serve_one`.
+        """
+        # A server may die at any moment, and the next is as good.
+        for last_try in (False, True):
+            channel = self._ensured()
+            try:
+                return _kin.zygote_start(channel, payload, (channel, *fds))
+            except BrokenPipeError:
+                if last_try:
+                    raise
+                self._forget(channel)
+        raise AssertionError("not reached")
+
+    def ensure_running(self):
+        """Start the server if there is none.  One that the parent has started serves us too."""
+        self._ensured()
+
+    def _ensured(self):
+        with self._lock:
+            if self._channel is None or self._has_died():
+                self._drop()
+                self._launch()
+            return self._channel
+
+    def _has_died(self):
+        if self._forkserver_pid is None:
+            return False  # it is no child of ours: a request will tell
+        try:
+            pid, _ = os.waitpid(self._forkserver_pid, os.WNOHANG)
+        except ChildProcessError:
+            return True
+        return pid != 0
+
+    def _forget(self, channel):
+        """The server behind `channel` does not answer."""
+        with self._lock:
+            if channel == self._channel:
+                self._drop()
+
+    def _stop(self):
+        """End the server, at once: it holds nothing that anybody needs.  For tests."""
+        with self._lock:
+            self._drop()
+
+    def _drop(self):
+        if self._channel is not None:
+            os.close(self._channel)
+            self._channel = None
+        pid, self._forkserver_pid = self._forkserver_pid, None
+        if pid is not None:
+            try:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+            except (ProcessLookupError, ChildProcessError):
+                pass
+        self._orders = None
+
+    def _launch(self):
+        # What cannot be asked for now is an error before anything is started.
+        orders = _kin.pack(self._what_to_prepare())
+        arena_fd = _kin.arena_fd()
+        ours, theirs = _kin.zygote_channel()
+        try:
+            tracker_fd = spawn.tracker_fd()
+            program = f"from {__name__} import main; main({arena_fd}, {theirs}, {orders.ref!r})"
+            command = spawn.interpreter_for(program)
+            pid = _kin.spawn(command[0], command, None, [arena_fd, theirs])
+        except BaseException:
+            os.close(ours)
+            raise
+        finally:
+            os.close(theirs)
+        self._channel, self._forkserver_pid, self._orders = ours, pid, orders
+
+    def _what_to_prepare(self):
+        if not self._preload_modules:
+            return {"preload": []}
+        data = spawn.get_preparation_data("ignore")
+        wanted = ("sys_path", "alias", "init_main_from_name", "init_main_from_path")
+        known = {name: data[name] for name in wanted if name in data}
+        return {"preload": list(self._preload_modules), **known}
+
+    def _after_fork(self):
+        """In a forked child: the server is no child of ours; whoever held the lock is not here."""
+        self._lock = allocate_lock()
+        self._forkserver_pid = None
+
+
+# The server
+
+
+def main(arena_fd, channel, orders):
+    """Be a fork server on `channel`, and return when nobody needs it; in a child, be the child."""
+    _kin.join_family(arena_fd)
+    data = spawn._unpack(_kin.claim(orders))
+    _preload(data.pop("preload"), data)
+    util._flush_std_streams()  # or every child would print what was printed here
+    util._close_stdin()
+    before = {
+        signal.SIGCHLD: signal.signal(signal.SIGCHLD, signal.SIG_DFL),
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),  # ^C is for the program
+    }
+    request = _kin.zygote_serve(channel)
+    if request is not None:
+        _be_child(*request, before)
+
+
+def _preload(names, data):
+    """Import the modules; what goes wrong will go wrong again in the child, and be seen there."""
+    main = {name: data.pop(name) for name in list(data) if name.startswith("init_main")}
+    spawn.prepare(data)
+    current = process.current_process()
+    if "__main__" in names:
+        current._inheriting = True
+        try:
+            spawn.prepare(main)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            util.debug("the fork server could not import the main module: %r", error)
+        finally:
+            del current._inheriting
+    for name in names:
+        try:
+            __import__(name)
+        except ImportError:
+            pass
+
+
+def _be_child(payload, fds, handlers):
+    """Run the process object that a request names; does not return."""
+    code = 1
+    try:
+        util._begin_forked_child()
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
+        code = _serve_one(payload, fds)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        util._flush_std_streams()
+    finally:
+        util._end_forked_child(code)
+
+
+def request_for(refs, watch, tracker_fd):
+    """Return the payload and the first of the descriptors of a request for a child."""
+    lifeline, daemon = watch.arguments()
+    given = (lifeline is not None, tracker_fd is not None, len(watch.inherited))
+    payload = marshal.dumps((refs, os.getpid(), daemon, given))
+    fds = [*watch.inherited] if tracker_fd is None else [*watch.inherited, tracker_fd]
+    return payload, fds
+
+
+def _serve_one(payload, fds):
+    refs, parent_pid, daemon, (has_lifeline, has_tracker, watched) = marshal.loads(payload)
+    _forkserver._channel, *fds = fds
+    _forkserver._forkserver_pid = None
+    lifeline = fds[0] if has_lifeline else None
+    del fds[:watched]  # the other one is the parent's sentinel for us: only to be held open
+    if has_tracker:
+        spawn._share_tracker(fds.pop(0))
+    _forkserver._inherited_fds = fds
+    return spawn._main(refs, look_after_parent(parent_pid, lifeline, daemon))
+
+
+_forkserver = ForkServer()
+ensure_running = _forkserver.ensure_running
+get_inherited_fds = _forkserver.get_inherited_fds
+connect_to_new_process = _forkserver.connect_to_new_process
+set_forkserver_preload = _forkserver.set_forkserver_preload
+os.register_at_fork(after_in_child=_forkserver._after_fork)

@@ -1,0 +1,72 @@
+"""Start a child as a fresh interpreter.
+
+The process object is packed before anything is started, so that what cannot be sent is an error
+here, with nothing to clean up.  The child inherits the standard streams, the descriptor of the
+family's arena, those that the arguments asked to be passed on, and no other.
+
+The blobs stay ours until the child has taken them over; if it ends before that, they are given back
+with the rest of this object.
+"""
+
+import os
+
+from . import _kin, popen_fork, spawn
+from ._watch import Watch
+
+__all__ = ["Popen"]
+
+
+class _DupFd:
+    """A descriptor that the child inherits under the number that it has here."""
+
+    def __init__(self, fd):
+        self.fd = fd
+
+    def detach(self):
+        os.set_inheritable(self.fd, False)  # here, and no further
+        return self.fd
+
+
+class Popen(popen_fork.Popen):
+    """A running child that was started afresh (see popen_fork.Popen)."""
+
+    method = "spawn"
+    DupFd = _DupFd
+
+    def __init__(self, process_obj):
+        self._fds = []
+        super().__init__(process_obj)
+
+    def duplicate_for_child(self, fd):
+        """Have the child inherit `fd`; return its number there, the same."""
+        self._fds.append(fd)
+        return fd
+
+    def _launch(self, process_obj):
+        self._blobs = spawn.pack(process_obj, self)
+        watch = Watch(process_obj)
+        try:
+            self.pid = self._execute(watch)
+        except BaseException:
+            watch.abandon()
+            raise
+        self._hold(watch.sentinel_of(self.pid))
+
+    def _execute(self, watch):
+        arena_fd = _kin.arena_fd()
+        tracker_fd = spawn.tracker_fd()
+        command = spawn.get_command_line(
+            arena_fd=arena_fd,
+            refs=[blob.ref.hex() for blob in self._blobs],
+            parent=(os.getpid(), *watch.arguments()),
+            tracker_fd=tracker_fd,
+        )
+        keep = {arena_fd, *watch.inherited, *self._fds}
+        if tracker_fd is not None:
+            keep.add(tracker_fd)
+        return _kin.spawn(command[0], command, None, sorted(keep))
+
+    def _bury(self):
+        super()._bury()
+        for blob in self._blobs:
+            blob.close()

@@ -1,0 +1,165 @@
+"""Queues: kinfolk's own (ext/queue.c, docs on the queue) with the standard library's names.
+
+A queue lives in the family's arena.  put() pickles in the caller and puts the bytes there itself:
+there is no thread that feeds a pipe, so nothing is pending when a process ends, and what cannot be
+pickled is an error of the put() that it was given to.  Names that only make sense with such a thread
+are kept and have nothing to do.
+
+One thing programs do rely on: a subclass that overrides `_on_queue_feeder_error(error, obj)` hears of
+what cannot be pickled by that, and not by an exception.  Such a subclass gets another put().
+
+Closing is this process's business alone: others, and the queue, do not notice.
+"""
+
+from . import _kin
+
+__all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
+
+
+def __getattr__(name):
+    if name in ("Empty", "Full"):  # the standard library's; many look for them here
+        import queue
+
+        return getattr(queue, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+class _End:
+    """In place of one of the two connections that a queue has in the standard library."""
+
+    def __init__(self, queue):
+        self._queue = queue
+
+    @property
+    def closed(self):
+        return self._queue._closed
+
+    def close(self):
+        self._queue.close()
+
+    def poll(self):
+        return not self._queue.empty()
+
+    def recv(self):
+        return self._queue.get()
+
+    def send(self, obj):
+        self._queue.put(obj)
+
+
+class Queue(_kin.Queue):
+    """A queue for at most `maxsize` objects, without bound if that is not above 0."""
+
+    #: Set by concurrent.futures; there is no pipe that could break.
+    _ignore_epipe = False
+
+    def __init__(self, maxsize=0, *, ctx=None):
+        super().__init__(maxsize)
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        # The methods of the engine do not call each other by name: where one is overridden, those
+        # that are defined by it must.
+        if (
+            cls._on_queue_feeder_error is not Queue._on_queue_feeder_error
+            and cls.put is _kin.Queue.put
+        ):
+            cls.put = _put_or_tell
+        if cls.put is not _kin.Queue.put and cls.put_nowait is _kin.Queue.put_nowait:
+            cls.put_nowait = _put_nowait
+        if cls.get is not _kin.Queue.get and cls.get_nowait is _kin.Queue.get_nowait:
+            cls.get_nowait = _get_nowait
+
+    def empty(self):
+        """Return whether there is nothing to get just now.  OSError if closed, and ever used."""
+        if self._closed and not _kin.Queue.join(self, 0):  # of what was put, not all was declared done
+            raise OSError("handle is closed")
+        return super().empty()
+
+    def join_thread(self):
+        """Do nothing: what was put is in the queue.  To be called after close()."""
+        assert self._closed, f"Queue {self!r} not closed"
+
+    def cancel_join_thread(self):
+        """Do nothing: the end of a process waits for no queue."""
+
+    @staticmethod
+    def _on_queue_feeder_error(e, obj):
+        """For subclasses: `obj` was put, and could not be pickled because of `e`."""
+        import traceback
+
+        traceback.print_exception(type(e), e, e.__traceback__)
+
+    def _terminate_broken(self):
+        self.close()
+        self.join_thread()
+
+    @property
+    def _maxsize(self):
+        return self.maxsize or _kin.SEM_VALUE_MAX
+
+    @property
+    def _reader(self):
+        return _End(self)
+
+    _writer = _reader
+
+
+def _put_or_tell(self, obj, block=True, timeout=None):
+    """Put as Queue.put does, but report what cannot be pickled to _on_queue_feeder_error."""
+    from queue import Full
+
+    try:
+        _kin.Queue.put(self, obj, block, timeout)
+    except (Full, MemoryError):
+        raise
+    except Exception as error:
+        if self._closed or self.is_shut():
+            raise
+        self._on_queue_feeder_error(error, obj)
+
+
+def _put_nowait(self, obj):
+    """put(obj, False)"""
+    return self.put(obj, False)
+
+
+def _get_nowait(self):
+    """get(False)"""
+    return self.get(False)
+
+
+class JoinableQueue(Queue):
+    """A queue that can be waited for: join() ends when task_done() was called for every object."""
+
+
+class SimpleQueue(_kin.Queue):
+    """A queue without a bound: put(), get(), empty()."""
+
+    def __init__(self, *, ctx=None):
+        super().__init__()
+
+    def empty(self):
+        """Return whether there is nothing to get just now.  OSError if closed."""
+        if self._closed:
+            _refuse()
+        return super().empty()
+
+    def close(self):
+        """Give the queue up in this process: from now on its methods raise OSError."""
+        super().close()
+        # Methods of the instance go before the engine's, which would raise ValueError.
+        self.put = self.get = _refuse
+
+    def _poll(self):
+        return not self.empty()
+
+    @property
+    def _reader(self):
+        return _End(self)
+
+    _writer = _reader
+
+
+def _refuse(*args, **kwargs):
+    raise OSError("handle is closed")
