@@ -1,0 +1,310 @@
+/* The zygote: forks children for others and reports their ends.
+ *
+ * One loop over a set of descriptors: the socket of requests, and a pidfd for each
+ * child.  Each child has a record here until its end is reported:
+ *
+ *   pidfd    its end; a copy goes to the client.  -1 without pidfds, and then the
+ *            loop wakes now and then and asks for each such child
+ *   report   the private socket that came with the request; the exit code goes
+ *            there, then it is closed
+ *
+ * That is two descriptors a child, which is why the limit is raised meanwhile.
+ *
+ * Invariants.  Only the zygote has a copy of what a client waits on: a child closes
+ * all of it before anything else, so that the zygote's death is seen by everyone.  A
+ * child is known to its client or it is dead: if the reply finds nobody, the child
+ * is killed.  The pid of a child is used only until its end is taken.  Nothing that
+ * a client sends makes the zygote wait: all sending here is without waiting. */
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kin/process.h"
+#include "os/os_process.h"
+#include "process/zygote_wire.h"
+
+struct child {
+    struct child *next, **link; /* link: what points to this one */
+    int pid;
+    int pidfd;
+    int report;
+};
+
+struct kin_zygote {
+    int sock;  /* -1 in a child */
+    int watch; /* the set that the loop waits on; tags: a child, or the zygote itself */
+    struct child *children;
+    size_t unwatched; /* how many of them have to be asked for */
+    int pause_ms;     /* how long until that is next done */
+    uint64_t limit_before;
+    bool ignored_before;
+    struct kin__zygote_request request; /* the one being dealt with ... */
+    uint8_t payload[KIN_ZYGOTE_PAYLOAD_MAX];
+    int fds[KIN__OS_MESSAGE_FDS]; /* ... its private socket first */
+};
+
+#define PAUSE_FIRST_MS 1
+#define PAUSE_LAST_MS 32
+
+static void close_all(const int *fds, size_t count) {
+    for (size_t i = 0; i < count; i++) kin__os_close(fds[i]);
+}
+
+/* -- Records ----------------------------------------------------------------------------- */
+
+static void link_child(struct kin_zygote *zygote, struct child *child) {
+    child->next = zygote->children;
+    child->link = &zygote->children;
+    if (child->next) child->next->link = &child->next;
+    zygote->children = child;
+}
+
+static void free_child(struct child *child) {
+    if (child->pidfd >= 0) kin__os_close(child->pidfd);
+    kin__os_close(child->report);
+    free(child);
+}
+
+static void forget_child(struct child *child) {
+    *child->link = child->next;
+    if (child->next) child->next->link = child->link;
+    free_child(child);
+}
+
+/* Close and free what serving has opened, and put the process back as it was. */
+static void undo(struct kin_zygote *zygote) {
+    for (struct child *child = zygote->children, *next; child; child = next) {
+        next = child->next;
+        free_child(child);
+    }
+    zygote->children = NULL;
+    if (zygote->watch < 0) return;
+    kin__os_close(zygote->watch);
+    zygote->watch = -1;
+    kin__os_descriptor_limit_set(zygote->limit_before);
+    kin__os_children_ignore(zygote->ignored_before);
+}
+
+kin_err kin_zygote_new(int sock, kin_zygote **out) {
+    kin_err err = kin__os_socket_name_senders(sock);
+    if (err) return err;
+    struct kin_zygote *zygote = malloc(sizeof *zygote);
+    if (zygote == NULL) return -ENOMEM;
+    zygote->sock = sock;
+    zygote->children = NULL;
+    zygote->unwatched = 0;
+    zygote->pause_ms = PAUSE_FIRST_MS;
+    zygote->watch = kin__os_watch_new();
+    err =
+        zygote->watch < 0 ? zygote->watch : kin__os_watch_add(zygote->watch, sock, zygote);
+    if (err) {
+        if (zygote->watch >= 0) kin__os_close(zygote->watch);
+        free(zygote);
+        return err;
+    }
+    zygote->limit_before = kin__os_descriptor_limit_raise();
+    zygote->ignored_before = kin__os_children_report();
+    *out = zygote;
+    return 0;
+}
+
+void kin_zygote_free(kin_zygote *zygote) {
+    if (zygote == NULL) return;
+    undo(zygote);
+    free(zygote);
+}
+
+void kin_zygote_order_fini(kin_zygote_order *order) {
+    free(order->payload);
+    free(order->fds);
+    memset(order, 0, sizeof *order);
+}
+
+/* -- Ends ------------------------------------------------------------------------------------ */
+
+/* Report the child's end, if it has come. */
+static void reap_child(struct kin_zygote *zygote, struct child *child) {
+    int status = 0;
+    kin_err err = kin__os_child_reap(child->pid, child->pidfd, false, &status);
+    if (err == -EAGAIN || err == -EINTR) return;
+    /* If someone else in this process took the end, nobody knows the code: the
+     * client sees the report closed without one. */
+    if (err == 0) (void)!kin__zygote_status_send(child->report, status);
+    if (child->pidfd >= 0) {
+        /* the client's copy would keep it in the set */
+        kin__os_watch_remove(zygote->watch, child->pidfd);
+    } else {
+        zygote->unwatched--;
+    }
+    forget_child(child);
+}
+
+static void reap_unwatched(struct kin_zygote *zygote) {
+    if (zygote->unwatched == 0) return;
+    for (struct child *child = zygote->children, *next; child; child = next) {
+        next = child->next;
+        if (child->pidfd < 0) reap_child(zygote, child);
+    }
+    if (zygote->pause_ms < PAUSE_LAST_MS) zygote->pause_ms *= 2;
+}
+
+/* -- Starts ------------------------------------------------------------------------------------ */
+
+static kin_err reply(int to, int result, int *pidfd) {
+    struct kin__zygote_reply reply = {.magic = KIN__ZYGOTE_MAGIC, .result = result};
+    struct kin__os_message message = {
+        .head = &reply,
+        .head_len = sizeof reply,
+        .fds = pidfd,
+        .fd_count = pidfd && *pidfd >= 0,
+    };
+    kin_err err = kin__os_message_send(to, &message, false);
+    if (err != -ETOOMANYREFS) return err;
+    message.fd_count = 0;
+    return kin__os_message_send(to, &message, false);
+}
+
+/* Is the request one to act on?  -EBADMSG: not even one to answer. */
+static kin_err check(const struct kin_zygote *zygote, const struct kin__os_message *got) {
+    const struct kin__zygote_request *request = &zygote->request;
+    if (got->len < sizeof *request || request->magic != KIN__ZYGOTE_MAGIC) return -EBADMSG;
+    if (got->fd_count == 0) return -EBADMSG;
+    if (request->version != KIN__ZYGOTE_VERSION) return -EPROTO;
+    if (got->sender_uid != kin__os_uid() && got->sender_uid != 0) return -EPERM;
+    if (got->cut || got->len != sizeof *request + request->len) return -EPROTO;
+    if (got->fds_cut) return -EMFILE;
+    return got->fd_count == 1u + request->fd_count ? 0 : -EPROTO;
+}
+
+/* Copies of what the child is to have, made while a failure can still be told. */
+static kin_err prepare_order(const struct kin_zygote *zygote, kin_zygote_order *order) {
+    size_t count = zygote->request.fd_count, len = zygote->request.len;
+    order->payload = malloc(len + 1);
+    order->fds = malloc((count + 1) * sizeof *order->fds);
+    if (order->payload == NULL || order->fds == NULL) {
+        kin_zygote_order_fini(order);
+        return -ENOMEM;
+    }
+    memcpy(order->payload, zygote->payload, len);
+    memcpy(order->fds, zygote->fds + 1, count * sizeof *order->fds);
+    order->len = len;
+    order->fd_count = count;
+    return 0;
+}
+
+/* The zygote's own descriptors were many; now that they are closed, the child's
+ * take low numbers, as they would have in any young process. */
+static void renumber(int *fds, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        int copy = kin__os_duplicate(fds[i]);
+        if (copy < 0) continue;
+        kin__os_close(copy < fds[i] ? fds[i] : copy);
+        if (copy < fds[i]) fds[i] = copy;
+    }
+}
+
+static void become_child(struct kin_zygote *zygote, kin_zygote_order *order) {
+    kin__os_close(zygote->fds[0]);
+    kin__os_close(zygote->sock);
+    zygote->sock = -1;
+    undo(zygote);
+    renumber(order->fds, order->fd_count);
+}
+
+static void adopt(struct kin_zygote *zygote, struct child *child, int pid, int report) {
+    child->pid = pid;
+    child->report = report;
+    child->pidfd = kin__os_pidfd_open(pid);
+    int pidfd = child->pidfd;
+    if (pidfd < 0 || kin__os_watch_add(zygote->watch, pidfd, child) != 0) {
+        child->pidfd = -1;
+        zygote->unwatched++;
+        zygote->pause_ms = PAUSE_FIRST_MS;
+    }
+    link_child(zygote, child);
+    /* The client has gone: nobody would ever wait for this child. */
+    if (reply(report, pid, &pidfd) != 0) (void)kin__os_process_signal(pid, -1, SIGKILL);
+    if (pidfd >= 0 && child->pidfd < 0) kin__os_close(pidfd);
+}
+
+static void call(void (*hook)(void *), void *arg) {
+    if (hook) hook(arg);
+}
+
+/* 0 in the zygote, whatever came of it; KIN_ZYGOTE_CHILD in the child. */
+static kin_err start(struct kin_zygote *zygote, const kin_zygote_hooks *hooks,
+                     kin_zygote_order *order) {
+    int report = zygote->fds[0];
+    struct child *child = malloc(sizeof *child);
+    kin_err err = child ? prepare_order(zygote, order) : -ENOMEM;
+    int pid = err;
+    if (err == 0) {
+        call(hooks->before, hooks->arg);
+        pid = kin__os_fork();
+        if (pid == 0) {
+            free(child);
+            become_child(zygote, order);
+            call(hooks->after_child, hooks->arg);
+            return KIN_ZYGOTE_CHILD;
+        }
+        call(hooks->after_parent, hooks->arg);
+        kin_zygote_order_fini(order);
+    }
+    if (pid > 0) {
+        adopt(zygote, child, pid, report);
+    } else {
+        (void)!reply(report, pid, NULL);
+        kin__os_close(report);
+        free(child);
+    }
+    close_all(zygote->fds + 1, zygote->request.fd_count);
+    return 0;
+}
+
+#define ALL_GONE 3
+
+static kin_err take_request(struct kin_zygote *zygote, const kin_zygote_hooks *hooks,
+                            kin_zygote_order *order) {
+    struct kin__os_message message = {
+        .head = &zygote->request,
+        .head_len = sizeof zygote->request,
+        .body = zygote->payload,
+        .body_len = sizeof zygote->payload,
+        .fds = zygote->fds,
+    };
+    kin_err err = kin__os_message_recv(zygote->sock, &message);
+    if (err) return err == -EAGAIN || err == -ECONNRESET ? 0 : err;
+    if (message.end) return ALL_GONE;
+    err = check(zygote, &message);
+    if (err == 0) return start(zygote, hooks, order);
+    if (err != -EBADMSG) (void)!reply(zygote->fds[0], err, NULL);
+    close_all(zygote->fds, message.fd_count);
+    return 0;
+}
+
+/* -- The loop ------------------------------------------------------------------------------------- */
+
+kin_err kin_zygote_serve(kin_zygote *zygote, const kin_zygote_hooks *hooks,
+                         kin_zygote_order *order) {
+    static const kin_zygote_hooks none = {NULL};
+    kin_zygote_order made = {NULL};
+    if (zygote->sock < 0) return -EBADF;
+    for (;;) {
+        void *ready[16];
+        int timeout = zygote->unwatched ? zygote->pause_ms : -1;
+        int count = kin__os_watch_wait(zygote->watch, ready, 16, timeout);
+        if (count < 0) return count;
+        kin_err err = 0;
+        for (int i = 0; i < count; i++) {
+            if (ready[i] == zygote) {
+                err = take_request(zygote, hooks ? hooks : &none, &made);
+                if (err) break;
+            } else {
+                reap_child(zygote, ready[i]);
+            }
+        }
+        if (err == KIN_ZYGOTE_CHILD) *order = made;
+        if (err) return err == ALL_GONE ? 0 : err;
+        reap_unwatched(zygote);
+    }
+}
