@@ -126,7 +126,7 @@ class ConditionProxy(AcquirerProxy):
         return self._callmethod("notify_all")
 
     def wait_for(self, predicate, timeout=None):
-        """Wait until `predicate()`, called here, is true or `timeout` seconds are over; return it."""
+        """Wait until `predicate()`, called here, is true or `timeout` seconds are over."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while not (result := predicate()):
             remaining = None if deadline is None else deadline - time.monotonic()
