@@ -36,10 +36,8 @@ static PyObject *event_wait(kinx_shared *self, PyObject *const *args, Py_ssize_t
     kin_deadline deadline;
     if (kinx_parse_timeout("wait", args, nargs, kwnames, &deadline) < 0) return NULL;
     KINX_CHECK_OPEN(self);
-    kin_err err = kin_event_wait(&self->event, KIN_NOW);
-    if (err == -ETIMEDOUT && deadline != KIN_NOW) {
-        KINX_PARK(err, kin_event_wait(&self->event, deadline));
-    }
+    kin_err err;
+    KINX_WAIT(err, deadline, kin_event_wait(&self->event, until));
     if (err == -ETIMEDOUT) Py_RETURN_FALSE;
     if (err < 0) return kinx_raise(self->state, err, Py_TYPE(self)->tp_name);
     Py_RETURN_TRUE;

@@ -113,8 +113,8 @@ static PyObject *acquired_from_the_dead(kinx_shared *self, const kinx_lock_ops *
 static PyObject *acquire_by(kinx_shared *self, kin_deadline deadline) {
     const kinx_lock_ops *ops = ops_of(self);
     if (!ops) return kinx_raise_not_open(self);
-    kin_err err = ops->acquire(self, KIN_NOW);
-    if (err == -ETIMEDOUT && deadline != KIN_NOW) KINX_PARK(err, ops->acquire(self, deadline));
+    kin_err err;
+    KINX_WAIT(err, deadline, ops->acquire(self, until));
     if (err == -ETIMEDOUT) Py_RETURN_FALSE;
     if (err < 0) return kinx_raise(self->state, err, Py_TYPE(self)->tp_name);
     self->thread = PyThread_get_thread_ident();

@@ -149,7 +149,7 @@ static PyObject *pickler_into(kinx_state *st, sink *to) {
 static int pickle_into(kinx_state *st, sink *to, PyObject *obj) {
     PyObject *pickler = pickler_into(st, to);
     if (!pickler) return -1;
-    PyObject *done = PyObject_CallMethod(pickler, "dump", "O", obj);
+    PyObject *done = PyObject_CallMethod(pickler, "dump", "(O)", obj);
     Py_DECREF(pickler);
     Py_XDECREF(done);
     return done ? 0 : -1;

@@ -3,6 +3,7 @@
  * This file makes the module out of what the others add to it.  One type a
  * file; ref.c has the base of all of them, message.c what a message is, and
  * errors.c says which error of libkin becomes which exception. */
+#include "process.h"
 #include "state.h"
 
 static int (*const parts[])(PyObject *module) = {
@@ -16,6 +17,7 @@ static int (*const parts[])(PyObject *module) = {
     kinx_message_exec,
     kinx_blob_exec,
     kinx_queue_exec,
+    kinx_process_exec,
 };
 
 static int module_exec(PyObject *module) {

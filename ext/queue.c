@@ -53,10 +53,8 @@ static kin_err push_small(kinx_shared *self, const kinx_message *message,
     uint8_t scratch[KIN_RECORD_MAX];
     uint32_t len;
     const uint8_t *data = kinx_message_flat(message, scratch, &len);
-    kin_err err = kin_queue_push(&self->queue, data, len, 0, KIN_NOW);
-    if (err == -ETIMEDOUT && deadline != KIN_NOW) {
-        KINX_PARK(err, kin_queue_push(&self->queue, data, len, 0, deadline));
-    }
+    kin_err err;
+    KINX_WAIT(err, deadline, kin_queue_push(&self->queue, data, len, 0, until));
     return err;
 }
 
@@ -65,10 +63,7 @@ static kin_err push_blob(kinx_shared *self, const kinx_message *message,
     kin_blob blob;
     kin_err err = kinx_message_to_blob(self->state, message, &blob);
     if (err < 0) return err;
-    err = kin_queue_push_blob(&self->queue, &blob, 0, KIN_NOW);
-    if (err == -ETIMEDOUT && deadline != KIN_NOW) {
-        KINX_PARK(err, kin_queue_push_blob(&self->queue, &blob, 0, deadline));
-    }
+    KINX_WAIT(err, deadline, kin_queue_push_blob(&self->queue, &blob, 0, until));
     if (err < 0) kin_blob_free(&blob);
     return err;
 }
@@ -118,10 +113,8 @@ static PyObject *get_by(kinx_shared *self, kin_deadline deadline) {
     if (is_closed(self)) return raise_closed(self);
     uint8_t buffer[KIN_RECORD_MAX];
     kin_record record;
-    kin_err err = kin_queue_pop(&self->queue, buffer, &record, KIN_NOW);
-    if (err == -ETIMEDOUT && deadline != KIN_NOW) {
-        KINX_PARK(err, kin_queue_pop(&self->queue, buffer, &record, deadline));
-    }
+    kin_err err;
+    KINX_WAIT(err, deadline, kin_queue_pop(&self->queue, buffer, &record, until));
     if (err == -ETIMEDOUT) return raise_empty(self);
     if (err == KIN_ECLOSED) return raise_shut(self);
     if (err < 0) return kinx_raise(self->state, err, Py_TYPE(self)->tp_name);
@@ -188,10 +181,8 @@ static PyObject *join(kinx_shared *self, PyObject *const *args, Py_ssize_t nargs
     kin_deadline deadline;
     if (kinx_parse_timeout("join", args, nargs, kwnames, &deadline) < 0) return NULL;
     KINX_CHECK_OPEN(self);
-    kin_err err = kin_queue_join(&self->queue, KIN_NOW);
-    if (err == -ETIMEDOUT && deadline != KIN_NOW) {
-        KINX_PARK(err, kin_queue_join(&self->queue, deadline));
-    }
+    kin_err err;
+    KINX_WAIT(err, deadline, kin_queue_join(&self->queue, until));
     if (err == -ETIMEDOUT) Py_RETURN_FALSE;
     if (err < 0) return kinx_raise(self->state, err, Py_TYPE(self)->tp_name);
     Py_RETURN_TRUE;

@@ -44,7 +44,7 @@ typedef struct kinx_state {
 } kinx_state;
 
 /* Calls `visit` for each reference that the state holds. */
-#define KINX_STATE_EACH(visit, st)                                  \
+#define KINX_STATE_EACH(visit, st)                                               \
     do {                                                            \
         visit((st)->shared_type);                                   \
         for (int kind_ = 0; kind_ < KINX_KINDS; kind_++) visit((st)->kind_types[kind_]); \
@@ -96,15 +96,37 @@ int kinx_blob_exec(PyObject *module);
 int kinx_queue_exec(PyObject *module);
 
 /* Make a call that parks, without the GIL, until it ends for another reason
- * than a signal.  `call` gives a kin_err and has an absolute deadline.  If a
- * signal's handler raises, err is -EINTR and the exception is set (kinx_raise
- * leaves it as it is).  Callers have tried with KIN_NOW before: whoever need
- * not wait keeps the GIL. */
-#define KINX_PARK(err, call)                                  \
-    do {                                                      \
-        Py_BEGIN_ALLOW_THREADS                                \
-        (err) = (call);                                       \
-        Py_END_ALLOW_THREADS                                  \
+ * than a signal.  If a signal's handler raises, err is -EINTR and the exception
+ * is set (kinx_raise leaves it as it is). */
+#define KINX_PARK(err, call)                                                     \
+    do {                                                                         \
+        Py_BEGIN_ALLOW_THREADS                                                   \
+        (err) = (call);                                                          \
+        Py_END_ALLOW_THREADS                                                     \
     } while ((err) == -EINTR && PyErr_CheckSignals() == 0)
+
+/* Make a call that may have to wait until `deadline`: first at once, with the GIL,
+ * and only if that was not to be, parked without it.  `call` gives a kin_err and
+ * names its own deadline `until`.  -EAGAIN from it says that somebody else is at
+ * work just there, so that the answer is not known: then it is worth the short wait,
+ * for "the queue is empty" must be the truth. */
+#define KINX_WAIT(err, deadline, call)                                           \
+    do {                                                                         \
+        kin_deadline until = KIN_NOW;                                            \
+        (err) = (call);                                                          \
+        if ((deadline) != KIN_NOW && ((err) == -ETIMEDOUT || (err) == -EAGAIN)) { \
+            until = (deadline);                                                  \
+            KINX_PARK(err, call);                                                \
+        }                                                                        \
+        while ((err) == -EAGAIN) {                                               \
+            until = kin_deadline_after(KINX_SHORT_WAIT);                         \
+            KINX_PARK(err, call);                                                \
+            if ((err) != -ETIMEDOUT) break;                                      \
+            until = KIN_NOW;                                                     \
+            (err) = (call);                                                      \
+        }                                                                        \
+    } while (0)
+
+#define KINX_SHORT_WAIT 1000000 /* ns */
 
 #endif
