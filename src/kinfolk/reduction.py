@@ -50,7 +50,11 @@ class ForkingPickler(pickle.Pickler):
 
     def __init__(self, *args, **kwds):
         super().__init__(*args, **kwds)
-        self.dispatch_table = copyreg.dispatch_table | _reducers(self._extra_reducers)
+        if _late_reducers:
+            _register_late()
+        # Without a table of its own a pickler uses copyreg's.
+        if self._extra_reducers:
+            self.dispatch_table = copyreg.dispatch_table | self._extra_reducers
 
     @classmethod
     def register(cls, type, reduce):
@@ -75,15 +79,6 @@ def dump(obj, file, protocol=None):
     ForkingPickler(file, protocol).dump(obj)
 
 
-def _reducers(registered):
-    # There is no socket to pickle before `socket` was imported, and importing
-    # it for its type alone would slow down every program that starts.
-    socket = sys.modules.get("socket")
-    if socket is not None and hasattr(socket, "socket"):
-        registered.setdefault(socket.socket, _reduce_socket)
-    return registered
-
-
 def _reduce_socket(sock):
     return _rebuild_socket, (DupFd(sock.fileno()), sock.family, sock.type, sock.proto)
 
@@ -92,6 +87,19 @@ def _rebuild_socket(df, family, type, proto):
     import socket
 
     return socket.socket(family, type, proto, fileno=df.detach())
+
+
+# (module, type) -> reducer.  There is nothing of such a type to pickle before the module was
+# imported, and importing it for the type alone would slow down every program's start.
+_late_reducers = {("socket", "socket"): _reduce_socket}
+
+
+def _register_late():
+    for (module, name), reduce in list(_late_reducers.items()):
+        kind = getattr(sys.modules.get(module), name, None)
+        if kind is not None:
+            ForkingPickler._extra_reducers.setdefault(kind, reduce)
+            _late_reducers.pop((module, name), None)
 
 
 def DupFd(fd):
