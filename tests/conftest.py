@@ -44,7 +44,7 @@ def settle():
     import kinfolk
 
     for method in ("fork", "spawn", "forkserver"):
-        child = kinfolk.get_context(method).Process(target=int)
+        child = kinfolk.get_context(method).Process(target=int, daemon=True)
         child.start()
         child.join()
         assert child.exitcode == 0, f"a child by {method} that does nothing: {child.exitcode}"
