@@ -27,7 +27,7 @@ from . import _kin, process, util
 from . import _manager_wire as wire
 from .context import get_spawning_popen
 
-__all__ = ["BaseProxy", "RebuildProxy", "MakeProxyType", "AutoProxy"]
+__all__ = ["BaseProxy", "RebuildProxy", "MakeProxyType", "AutoProxy", "State"]
 
 
 class Peer(NamedTuple):

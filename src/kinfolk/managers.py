@@ -20,6 +20,10 @@ import signal
 import threading
 
 from . import (
+    _manager_server,
+    _manager_wire,
+    _proxies,
+    _proxy_types,
     connection,
     get_context,
     pool,
@@ -77,35 +81,12 @@ from .context import ProcessError
 
 __all__ = ["BaseManager", "SyncManager", "BaseProxy", "Token", "SharedMemoryManager"]
 
-# By these names programs and pickles know them.
-for _thing in (
-    Server,
-    SharedMemoryServer,
-    RemoteError,
-    Token,
-    AutoProxy,
-    BaseProxy,
-    RebuildProxy,
-    State,
-    AcquirerProxy,
-    Array,
-    ArrayProxy,
-    BarrierProxy,
-    BaseListProxy,
-    BasePoolProxy,
-    ConditionProxy,
-    DictProxy,
-    EventProxy,
-    IteratorProxy,
-    ListProxy,
-    Namespace,
-    NamespaceProxy,
-    PoolProxy,
-    Value,
-    ValueProxy,
-):
-    _thing.__module__ = __name__
-del _thing
+# Programs, pickles and tracebacks know what is made there as ours.
+for _part in (_manager_server, _manager_wire, _proxies, _proxy_types):
+    for _name in _part.__all__:
+        if callable(getattr(_part, _name)):
+            getattr(_part, _name).__module__ = __name__
+del _part, _name
 
 
 def rebuild_as_list(obj):

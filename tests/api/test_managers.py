@@ -150,7 +150,8 @@ def test_a_proxy_travels_over_a_queue(ctx, manager):
 def test_a_key_of_its_own_travels_with_the_proxy(ctx):
     with SyncManager(authkey=b"not the family's") as manager:
         inbox, outbox = ctx.Queue(), ctx.Queue()
-        inbox.put(manager.list())
+        shared = manager.list()
+        inbox.put(shared)
         run(ctx, pass_on, inbox, outbox)
         assert outbox.get(timeout=PATIENCE)[:] == ["seen"]
         for one in (inbox, outbox):
