@@ -86,8 +86,7 @@ static int descriptors_from(struct descriptors *out, PyObject *items) {
     int failed = out->fds ? 0 : -1;
     if (failed) PyErr_NoMemory();
     for (size_t i = 0; !failed && i < out->count; i++) {
-        out->fds[i] =
-            PyObject_AsFileDescriptor(PySequence_Fast_GET_ITEM(sequence, (Py_ssize_t)i));
+        out->fds[i] = PyObject_AsFileDescriptor(PySequence_Fast_GET_ITEM(sequence, (Py_ssize_t)i));
         if (out->fds[i] < 0) failed = -1;
     }
     Py_DECREF(sequence);
@@ -110,10 +109,8 @@ static PyObject *raise_spawn(PyObject *module, kin_err err, PyObject *path) {
 static PyObject *spawn_prepared(PyObject *module, const kin_spawn *what, PyObject *path) {
     kin_process process;
     kin_err err;
-    Py_BEGIN_ALLOW_THREADS
-    err = kin_process_spawn(what, &process);
-    Py_END_ALLOW_THREADS
-    if (err < 0) return raise_spawn(module, err, path);
+    Py_BEGIN_ALLOW_THREADS err = kin_process_spawn(what, &process);
+    Py_END_ALLOW_THREADS if (err < 0) return raise_spawn(module, err, path);
     int pid = process.pid;
     kin_process_close(&process);
     return PyLong_FromLong(pid);
@@ -224,12 +221,12 @@ static PyObject *zygote_serve(PyObject *module, PyObject *arg) {
 }
 
 /* Ask and take the answer; a signal's handler that raises ends the waiting for it. */
-static kin_err start_parked(int sock, const Py_buffer *payload,
-                            const struct descriptors *fds, kin_process *out) {
+static kin_err start_parked(int sock, const Py_buffer *payload, const struct descriptors *fds,
+                            kin_process *out) {
     kin_err err;
     int answer;
-    KINX_PARK(err, kin_zygote_ask(sock, payload->buf, (size_t)payload->len, fds->fds,
-                                  fds->count, &answer));
+    KINX_PARK(err, kin_zygote_ask(sock, payload->buf, (size_t)payload->len, fds->fds, fds->count,
+                                  &answer));
     if (err < 0) return err;
     KINX_PARK(err, kin_zygote_answer(answer, KIN_FOREVER, out));
     if (err < 0) close(answer);
