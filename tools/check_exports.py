@@ -4,8 +4,9 @@
     check_exports.py [--shared libkin.so] [--extension _kin.so]
 
 The shared libkin shows every function that its headers mark KIN_API, and
-nothing else; none of ours is left open.  The extension shows PyInit__kin alone: the libkin inside it must
-never be mistaken for another one in the same process.
+nothing else.  The extension shows PyInit__kin alone: the libkin inside it must
+never be mistaken for another one in the same process.  Neither leaves a name
+of ours open.
 """
 
 import argparse

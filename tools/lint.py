@@ -21,7 +21,10 @@ def tracked(*patterns: str) -> list[str]:
     """Files of these kinds that git knows or would add."""
     output = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", *patterns],
-        **{"cwd": ROOT, "check": True, "capture_output": True, "text": True},
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
     ).stdout
     return [name for name in output.splitlines() if (ROOT / name).exists()]
 

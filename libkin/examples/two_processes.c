@@ -67,8 +67,8 @@ static uint64_t add_up(shop *shop) {
         check(kin_queue_pop(&shop->answers, &in, &record, KIN_FOREVER), "pop");
         if (record.tag == TAG_TABLE) {
             const uint64_t *table = (const uint64_t *)record.blob.data;
-            printf("a table of %" PRIu64 " bytes: %d squared is %" PRIu64 "\n",
-                   record.blob.len, NUMBERS - 1, table[NUMBERS - 1]);
+            printf("a table of %" PRIu64 " bytes: %d squared is %" PRIu64 "\n", record.blob.len,
+                   NUMBERS - 1, table[NUMBERS - 1]);
             kin_blob_free(&record.blob);
             return sum;
         }
@@ -92,8 +92,8 @@ int main(void) {
     int status;
     check(kin_process_wait(&child, KIN_FOREVER, &status), "wait");
     kin_process_close(&child);
-    printf("the squares below %d add up to %" PRIu64 "; the child exited with %d\n", NUMBERS,
-           sum, status);
+    printf("the squares below %d add up to %" PRIu64 "; the child exited with %d\n", NUMBERS, sum,
+           status);
     kin_queue_close(&shop.questions);
     kin_queue_close(&shop.answers);
     kin_family_leave(shop.family);
