@@ -17,20 +17,19 @@ static int keyword_index(PyObject *name, int first) {
     return -1;
 }
 
-static int keywords_into(const char *func, PyObject **slots, int first,
-                         PyObject *const *values, PyObject *kwnames) {
+static int keywords_into(const char *func, PyObject **slots, int first, PyObject *const *values,
+                         PyObject *kwnames) {
     Py_ssize_t count = PyTuple_GET_SIZE(kwnames);
     for (Py_ssize_t i = 0; i < count; i++) {
         PyObject *name = PyTuple_GET_ITEM(kwnames, i);
         int at = keyword_index(name, first);
         if (at < 0) {
-            PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'",
-                         func, name);
+            PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'", func,
+                         name);
             return -1;
         }
         if (slots[at]) {
-            PyErr_Format(PyExc_TypeError, "%s() got multiple values for argument '%U'", func,
-                         name);
+            PyErr_Format(PyExc_TypeError, "%s() got multiple values for argument '%U'", func, name);
             return -1;
         }
         slots[at] = values[i];
@@ -75,8 +74,8 @@ static int deadline_of(PyObject *block, PyObject *timeout, kin_deadline *out) {
     return 0;
 }
 
-int kinx_parse_wait(const char *func, PyObject *const *args, Py_ssize_t nargs,
-                    PyObject *kwnames, kin_deadline *deadline) {
+int kinx_parse_wait(const char *func, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                    kin_deadline *deadline) {
     *deadline = KIN_FOREVER;
     if (nargs == 0 && !kwnames) return 0;
     PyObject *slots[PARAMETERS] = {NULL};
@@ -84,8 +83,8 @@ int kinx_parse_wait(const char *func, PyObject *const *args, Py_ssize_t nargs,
     return deadline_of(slots[BLOCK], slots[TIMEOUT], deadline);
 }
 
-int kinx_parse_put(const char *func, PyObject *const *args, Py_ssize_t nargs,
-                   PyObject *kwnames, PyObject **obj, kin_deadline *deadline) {
+int kinx_parse_put(const char *func, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                   PyObject **obj, kin_deadline *deadline) {
     *deadline = KIN_FOREVER;
     if (nargs == 1 && !kwnames) {
         *obj = args[0];
@@ -94,16 +93,15 @@ int kinx_parse_put(const char *func, PyObject *const *args, Py_ssize_t nargs,
     PyObject *slots[PARAMETERS] = {NULL};
     if (fill_slots(func, slots, OBJ, args, nargs, kwnames) < 0) return -1;
     if (!slots[OBJ]) {
-        PyErr_Format(PyExc_TypeError, "%s() missing 1 required positional argument: 'obj'",
-                     func);
+        PyErr_Format(PyExc_TypeError, "%s() missing 1 required positional argument: 'obj'", func);
         return -1;
     }
     *obj = slots[OBJ];
     return deadline_of(slots[BLOCK], slots[TIMEOUT], deadline);
 }
 
-int kinx_parse_timeout(const char *func, PyObject *const *args, Py_ssize_t nargs,
-                       PyObject *kwnames, kin_deadline *deadline) {
+int kinx_parse_timeout(const char *func, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                       kin_deadline *deadline) {
     PyObject *slots[PARAMETERS] = {NULL};
     if (fill_slots(func, slots, TIMEOUT, args, nargs, kwnames) < 0) return -1;
     return deadline_of_timeout(slots[TIMEOUT], deadline);

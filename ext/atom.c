@@ -198,30 +198,35 @@ other:
 /* Beyond these a look at everything would cost more than it saves. */
 enum { MAX_DEPTH = 16, MAX_ITEMS = 1000 };
 
-static bool is_plain(PyObject *obj, int depth, int *items);
+typedef struct look {
+    kinx_state *st;
+    int items_left;
+} look;
 
-static bool all_plain(PyObject *const *objs, Py_ssize_t count, int depth, int *items) {
+static bool is_plain(look *at, PyObject *obj, int depth);
+
+static bool all_plain(look *at, PyObject *const *objs, Py_ssize_t count, int depth) {
     for (Py_ssize_t i = 0; i < count; i++) {
-        if (!is_plain(objs[i], depth, items)) return false;
+        if (!is_plain(at, objs[i], depth)) return false;
     }
     return true;
 }
 
-static bool is_plain_dict(PyObject *dict, int depth, int *items) {
+static bool is_plain_dict(look *at, PyObject *dict, int depth) {
     PyObject *key, *value;
-    Py_ssize_t at = 0;
-    while (PyDict_Next(dict, &at, &key, &value)) {
-        if (!is_plain(key, depth, items) || !is_plain(value, depth, items)) return false;
+    Py_ssize_t next = 0;
+    while (PyDict_Next(dict, &next, &key, &value)) {
+        if (!is_plain(at, key, depth) || !is_plain(at, value, depth)) return false;
     }
     return true;
 }
 
-static bool is_plain_set(PyObject *set, int depth, int *items) {
+static bool is_plain_set(look *at, PyObject *set, int depth) {
     PyObject *iterator = PyObject_GetIter(set);
     PyObject *item;
     bool plain = iterator != NULL;
     while (plain && (item = PyIter_Next(iterator))) {
-        plain = is_plain(item, depth, items);
+        plain = is_plain(at, item, depth);
         Py_DECREF(item);
     }
     Py_XDECREF(iterator);
@@ -229,28 +234,36 @@ static bool is_plain_set(PyObject *set, int depth, int *items) {
     return plain;
 }
 
-static bool is_plain(PyObject *obj, int depth, int *items) {
+/* Not a subclass: those have attributes, and perhaps a __reduce__ of their own. */
+static bool is_bare_shared(const kinx_state *st, const PyTypeObject *type) {
+    for (int kind = 0; kind < KINX_KINDS; kind++) {
+        if (st->kind_types[kind] == type) return true;
+    }
+    return false;
+}
+
+static bool is_plain(look *at, PyObject *obj, int depth) {
     PyTypeObject *type = Py_TYPE(obj);
-    if (--*items < 0) return false;
+    if (--at->items_left < 0) return false;
     if (type == &PyLong_Type || type == &PyFloat_Type || type == &PyBool_Type) return true;
     if (obj == Py_None) return true;
-    /* Large strings are better written in pieces: message.c. */
-    if (type == &PyUnicode_Type) return PyUnicode_GET_LENGTH(obj) < KINX_OUT_OF_BAND / 4;
+    /* Large ones are better written in pieces: message.c. */
+    if (type == &PyUnicode_Type) return PyUnicode_GET_LENGTH(obj) < KINX_OUT_OF_BAND;
     if (type == &PyBytes_Type) return PyBytes_GET_SIZE(obj) < KINX_OUT_OF_BAND;
     if (depth == MAX_DEPTH) return false;
     depth++;
     if (type == &PyTuple_Type) {
-        return all_plain(&PyTuple_GET_ITEM(obj, 0), PyTuple_GET_SIZE(obj), depth, items);
+        return all_plain(at, &PyTuple_GET_ITEM(obj, 0), PyTuple_GET_SIZE(obj), depth);
     }
     if (type == &PyList_Type) {
-        return all_plain(((PyListObject *)obj)->ob_item, PyList_GET_SIZE(obj), depth, items);
+        return all_plain(at, ((PyListObject *)obj)->ob_item, PyList_GET_SIZE(obj), depth);
     }
-    if (type == &PyDict_Type) return is_plain_dict(obj, depth, items);
-    if (type == &PySet_Type || type == &PyFrozenSet_Type) return is_plain_set(obj, depth, items);
-    return false;
+    if (type == &PyDict_Type) return is_plain_dict(at, obj, depth);
+    if (type == &PySet_Type || type == &PyFrozenSet_Type) return is_plain_set(at, obj, depth);
+    return is_bare_shared(at->st, type);
 }
 
-bool kinx_is_plain(PyObject *obj) {
-    int items = MAX_ITEMS;
-    return is_plain(obj, 0, &items);
+bool kinx_is_plain(kinx_state *st, PyObject *obj) {
+    look at = {st, MAX_ITEMS};
+    return is_plain(&at, obj, 0);
 }

@@ -11,10 +11,10 @@
 typedef struct blob_object {
     PyObject_HEAD
     PyObject *weakrefs;
-    kinx_state *state;  /* borrowed */
-    kin_blob blob;      /* in hand, or closed */
-    kin_handle kept;    /* instead of `blob` once it was loaded and has views */
-    uint8_t *data;      /* where both have it */
+    kinx_state *state; /* borrowed */
+    kin_blob blob;     /* in hand, or closed */
+    kin_handle kept;   /* instead of `blob` once it was loaded and has views */
+    uint8_t *data;     /* where both have it */
     Py_ssize_t len;
     Py_ssize_t exports; /* views */
 } blob_object;
@@ -132,10 +132,12 @@ static PyObject *repr(blob_object *self) {
 
 static PyMethodDef methods[] = {
     {"load", (PyCFunction)load, METH_NOARGS,
-     "load() -> object: what was packed.  Large buffers in it are views of this Blob, which\n"
-     "can no longer be claimed then."},
+     "load($self, /)\n--\n\n"
+     "What was packed.  Large buffers in it are views of this Blob, which can no longer be\n"
+     "claimed then."},
     {"close", (PyCFunction)blob_close, METH_NOARGS,
-     "close(): give the memory back, as also happens when the object is collected.\n\n"
+     "close($self, /)\n--\n\n"
+     "Give the memory back, as also happens when the object is collected.\n\n"
      "A blob that another member has claimed is left alone.  BufferError if there are views."},
     {NULL},
 };
@@ -199,11 +201,13 @@ static PyObject *claim(PyObject *module, PyObject *bytes) {
 
 static PyMethodDef functions[] = {
     {"pack", pack, METH_O,
-     "pack(obj) -> Blob: `obj`, pickled for sending; until the Blob is loaded or given back it\n"
-     "keeps the shared objects that `obj` mentions.\n\n"
+     "pack($module, obj, /)\n--\n\n"
+     "A Blob with `obj`, pickled for sending; until it is loaded or given back it keeps the\n"
+     "shared objects that `obj` mentions.\n\n"
      "Raises what pickling raises; MemoryError when the arena is full."},
     {"claim", claim, METH_O,
-     "claim(ref) -> Blob: take a blob over from the member that packed it.\n\n"
+     "claim($module, ref, /)\n--\n\n"
+     "A Blob, taken over from the member that packed it.\n\n"
      "LookupError if it is gone, or someone else has taken it."},
     {NULL},
 };

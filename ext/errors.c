@@ -101,7 +101,8 @@ void *kinx_raise(kinx_state *st, kin_err err, const char *thing) {
     case KIN_ESTALE:
         PyErr_Format(st->stale_reference ? st->stale_reference : PyExc_LookupError,
                      "%s is gone: the last process that held it let it go before this "
-                     "reference was used", thing ? thing : "the object");
+                     "reference was used",
+                     thing ? thing : "the object");
         return NULL;
     case KIN_EOVERRELEASE:
         PyErr_SetString(PyExc_ValueError, "semaphore or lock released too many times");

@@ -49,20 +49,26 @@ static PyObject *repr(kinx_shared *self) {
 }
 
 static PyMethodDef methods[] = {
-    {"set", (PyCFunction)event_set, METH_NOARGS, "set(): let all go who wait, now and later."},
-    {"clear", (PyCFunction)event_clear, METH_NOARGS, "clear(): let those wait who come now."},
-    {"is_set", (PyCFunction)is_set, METH_NOARGS, "is_set() -> bool"},
+    {"set", (PyCFunction)event_set, METH_NOARGS,
+     "set($self, /)\n--\n\nLet all go who wait, now and later."},
+    {"clear", (PyCFunction)event_clear, METH_NOARGS,
+     "clear($self, /)\n--\n\nLet those wait who come now."},
+    {"is_set", (PyCFunction)is_set, METH_NOARGS, "is_set($self, /)\n--\n\nIs it set?"},
     {"wait", (PyCFunction)(void (*)(void))event_wait, METH_FASTCALL | METH_KEYWORDS,
-     "wait(timeout=None) -> bool: wait until it is set, `timeout` seconds at most; was it?"},
+     "wait($self, /, timeout=None)\n--\n\n"
+     "Wait until it is set, `timeout` seconds at most; was it?"},
     {NULL},
 };
 
-PyDoc_STRVAR(doc, "Event(): set or not; not at first.");
+PyDoc_STRVAR(doc, "Event()\n--\n\nSet or not; not at first.");
 
 static PyType_Slot slots[] = {
-    {Py_tp_doc, (void *)doc}, {Py_tp_new, kinx_shared_new},
-    {Py_tp_init, init},       {Py_tp_dealloc, kinx_shared_dealloc},
-    {Py_tp_repr, repr},       {Py_tp_methods, methods},
+    {Py_tp_doc, (void *)doc},
+    {Py_tp_new, kinx_shared_new},
+    {Py_tp_init, init},
+    {Py_tp_dealloc, kinx_shared_dealloc},
+    {Py_tp_repr, repr},
+    {Py_tp_methods, methods},
     {0, NULL},
 };
 

@@ -86,35 +86,43 @@ static PyObject *stats(PyObject *module, PyObject *unused) {
         Py_END_ALLOW_THREADS
     }
     return Py_BuildValue(
-        "{s:K,s:K,s:K,s:K,s:K,s:K,s:I}", "in_use", (unsigned long long)stats.in_use,
-        "committed", (unsigned long long)stats.committed, "limit",
-        (unsigned long long)stats.limit, "reserved", (unsigned long long)stats.reserved,
-        "blocks", (unsigned long long)stats.blocks, "objects",
+        "{s:K,s:K,s:K,s:K,s:K,s:K,s:I}", "in_use", (unsigned long long)stats.in_use, "committed",
+        (unsigned long long)stats.committed, "limit", (unsigned long long)stats.limit, "reserved",
+        (unsigned long long)stats.reserved, "blocks", (unsigned long long)stats.blocks, "objects",
         (unsigned long long)stats.objects, "members", (unsigned int)stats.members);
 }
 
 static PyMethodDef functions[] = {
     {"arena_fd", arena_fd, METH_NOARGS,
-     "arena_fd() -> int: the arena's descriptor, close-on-exec; the family's to close.\n\n"
+     "arena_fd($module, /)\n--\n\n"
+     "The arena's descriptor, close-on-exec; the family's to close.\n\n"
      "Founds the family if this process is in none."},
     {"family_id", family_id, METH_NOARGS,
-     "family_id() -> bytes | None: 16 bytes, the same in every member; None before any family."},
+     "family_id($module, /)\n--\n\n"
+     "16 bytes, the same in every member; None before any family."},
     {"join_family", join_family, METH_O,
-     "join_family(fd): become a member of the family whose arena is `fd`, and own `fd`.\n\n"
+     "join_family($module, fd, /)\n--\n\n"
+     "Become a member of the family whose arena is `fd`, and own `fd`.\n\n"
      "RuntimeError if this process is in a family already, or `fd` is no arena."},
     {"leave", leave, METH_NOARGS,
-     "leave(): the normal end of this member, called last; again is fine.\n\n"
+     "leave($module, /)\n--\n\n"
+     "The normal end of this member, called last; again is fine.\n\n"
      "What it holds is given back; locks that it holds stay held."},
     {"reap", reap, METH_NOARGS,
-     "reap() -> int: give back what dead members held; how many were buried."},
+     "reap($module, /)\n--\n\n"
+     "Give back what dead members held; how many were buried."},
     {"member", member, METH_NOARGS,
-     "member() -> int: the token of this member, 0 before any family."},
+     "member($module, /)\n--\n\n"
+     "The token of this member, 0 before any family."},
     {"is_member_alive", is_member_alive, METH_O,
-     "is_member_alive(token) -> bool: does that member's process live?"},
+     "is_member_alive($module, token, /)\n--\n\n"
+     "Does that member's process live?"},
     {"member_pid", member_pid, METH_O,
-     "member_pid(token) -> int: the process id of that member, 0 if it is gone."},
+     "member_pid($module, token, /)\n--\n\n"
+     "The process id of that member, 0 if it is gone."},
     {"stats", stats, METH_NOARGS,
-     "stats() -> dict: in_use, committed, limit, reserved (bytes); blocks, objects, members.\n\n"
+     "stats($module, /)\n--\n\n"
+     "in_use, committed, limit, reserved (bytes); blocks, objects, members.\n\n"
      "Walks the arena: for tests and for the curious.  All 0 before any family."},
     {NULL},
 };

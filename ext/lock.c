@@ -46,8 +46,13 @@ static int lock_died(const kinx_shared *self) {
 }
 
 static const kinx_lock_ops lock_ops = {
-    .acquire = lock_acquire, .release = lock_release, .value = lock_value, .max = lock_max,
-    .count = lock_count,     .is_mine = lock_is_mine, .died = lock_died,
+    .acquire = lock_acquire,
+    .release = lock_release,
+    .value = lock_value,
+    .max = lock_max,
+    .count = lock_count,
+    .is_mine = lock_is_mine,
+    .died = lock_died,
 };
 
 /* -- RLock: libkin knows the thread, too ------------------------------------------ */
@@ -78,8 +83,13 @@ static int rlock_died(const kinx_shared *self) {
 }
 
 static const kinx_lock_ops rlock_ops = {
-    .acquire = rlock_acquire, .release = rlock_release, .value = rlock_value, .max = lock_max,
-    .count = rlock_count,     .is_mine = rlock_is_mine, .died = rlock_died,
+    .acquire = rlock_acquire,
+    .release = rlock_release,
+    .value = rlock_value,
+    .max = lock_max,
+    .count = rlock_count,
+    .is_mine = rlock_is_mine,
+    .died = rlock_died,
 };
 
 /* -- The methods ------------------------------------------------------------------ */
@@ -168,21 +178,24 @@ static PyObject *count(kinx_shared *self, PyObject *unused) {
 
 PyMethodDef kinx_lock_methods[] = {
     {"acquire", (PyCFunction)(void (*)(void))acquire, METH_FASTCALL | METH_KEYWORDS,
-     "acquire(block=True, timeout=None) -> bool: take it, waiting for `timeout` seconds at\n"
-     "most; None: for as long as it takes.  False if it could not be had.\n\n"
-     "RuntimeWarning, and True, if its last holder was killed holding it."},
-    {"release", (PyCFunction)release, METH_NOARGS, "release(): give it back."},
+     "acquire($self, /, block=True, timeout=None)\n--\n\n"
+     "Take it, waiting for `timeout` seconds at most; None: for as long as it takes.\n\n"
+     "True if it was taken.  RuntimeWarning, and True, if its last holder was killed\n"
+     "holding it."},
+    {"release", (PyCFunction)release, METH_NOARGS, "release($self, /)\n--\n\nGive it back."},
     {"__enter__", (PyCFunction)enter, METH_NOARGS, NULL},
     {"__exit__", (PyCFunction)(void (*)(void))leave, METH_FASTCALL, NULL},
     {"locked", (PyCFunction)locked, METH_NOARGS,
-     "locked() -> bool: would acquire() have to wait just now?"},
+     "locked($self, /)\n--\n\nWould acquire() have to wait just now?"},
     {"get_value", (PyCFunction)get_value, METH_NOARGS,
-     "get_value() -> int: how often it can be acquired just now."},
-    {"_get_value", (PyCFunction)get_value, METH_NOARGS, "As get_value()."},
-    {"_is_zero", (PyCFunction)locked, METH_NOARGS, "As locked()."},
-    {"_is_mine", (PyCFunction)is_mine, METH_NOARGS, "Does this thread hold it?"},
-    {"_count", (PyCFunction)count, METH_NOARGS, "How often this process holds it."},
-    {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, NULL},
+     "get_value($self, /)\n--\n\nHow often it can be acquired just now."},
+    {"_get_value", (PyCFunction)get_value, METH_NOARGS,
+     "_get_value($self, /)\n--\n\nAs get_value()."},
+    {"_is_zero", (PyCFunction)locked, METH_NOARGS, "_is_zero($self, /)\n--\n\nAs locked()."},
+    {"_is_mine", (PyCFunction)is_mine, METH_NOARGS,
+     "_is_mine($self, /)\n--\n\nDoes this thread hold it?"},
+    {"_count", (PyCFunction)count, METH_NOARGS,
+     "_count($self, /)\n--\n\nHow often this process holds it."},
     {NULL},
 };
 
@@ -207,10 +220,10 @@ static PyGetSetDef getset[] = {
 
 static PyObject *repr(kinx_shared *self) {
     const kinx_lock_ops *ops = ops_of(self);
-    const char *state = !ops || ops->value(self)  ? "free"
-                        : ops->is_mine(self)      ? "held by this thread"
-                        : ops->count(self)        ? "held by this process"
-                                                  : "held by another process";
+    const char *state = !ops || ops->value(self) ? "free"
+                        : ops->is_mine(self)     ? "held by this thread"
+                        : ops->count(self)       ? "held by this process"
+                                                 : "held by another process";
     return kinx_shared_repr(self, "%s", state);
 }
 
@@ -249,22 +262,31 @@ static int rlock_init(kinx_shared *self, PyObject *args, PyObject *kwds) {
     return init(self, args, kwds, create_rlock);
 }
 
-PyDoc_STRVAR(lock_doc, "Lock(): a lock for the processes of a family, and their threads.\n\n"
+PyDoc_STRVAR(lock_doc, "Lock()\n--\n\n"
+                       "A lock for the processes of a family, and their threads.\n\n"
                        "Anyone may release it, whoever took it.");
-PyDoc_STRVAR(rlock_doc, "RLock(): a lock that the thread that holds it may take again.");
+PyDoc_STRVAR(rlock_doc, "RLock()\n--\n\nA lock that the thread that holds it may take again.");
 
 static PyType_Slot lock_slots[] = {
-    {Py_tp_doc, (void *)lock_doc},    {Py_tp_new, kinx_shared_new},
-    {Py_tp_init, lock_init},          {Py_tp_dealloc, kinx_shared_dealloc},
-    {Py_tp_repr, repr},               {Py_tp_methods, kinx_lock_methods},
-    {Py_tp_getset, getset},           {0, NULL},
+    {Py_tp_doc, (void *)lock_doc},
+    {Py_tp_new, kinx_shared_new},
+    {Py_tp_init, lock_init},
+    {Py_tp_dealloc, kinx_shared_dealloc},
+    {Py_tp_repr, repr},
+    {Py_tp_methods, kinx_lock_methods},
+    {Py_tp_getset, getset},
+    {0, NULL},
 };
 
 static PyType_Slot rlock_slots[] = {
-    {Py_tp_doc, (void *)rlock_doc},   {Py_tp_new, kinx_shared_new},
-    {Py_tp_init, rlock_init},         {Py_tp_dealloc, kinx_shared_dealloc},
-    {Py_tp_repr, repr},               {Py_tp_methods, kinx_lock_methods},
-    {Py_tp_getset, getset},           {0, NULL},
+    {Py_tp_doc, (void *)rlock_doc},
+    {Py_tp_new, kinx_shared_new},
+    {Py_tp_init, rlock_init},
+    {Py_tp_dealloc, kinx_shared_dealloc},
+    {Py_tp_repr, repr},
+    {Py_tp_methods, kinx_lock_methods},
+    {Py_tp_getset, getset},
+    {0, NULL},
 };
 
 static PyType_Spec lock_spec = {

@@ -31,21 +31,26 @@ static int get_buffer(kinx_shared *self, Py_buffer *view, int flags) {
         view->obj = NULL;
         return -1;
     }
-    return PyBuffer_FillInfo(view, (PyObject *)self, kin_memory_data(&self->handle),
-                             length(self), 0, flags);
+    return PyBuffer_FillInfo(view, (PyObject *)self, kin_memory_data(&self->handle), length(self),
+                             0, flags);
 }
 
 static PyObject *repr(kinx_shared *self) {
     return kinx_shared_repr(self, "len=%zd", length(self));
 }
 
-PyDoc_STRVAR(doc, "Memory(len): `len` bytes of shared memory, zeroed; a writable buffer.");
+PyDoc_STRVAR(doc, "Memory(len)\n--\n\n"
+                  "`len` bytes of shared memory, zeroed; a writable buffer.");
 
 static PyType_Slot slots[] = {
-    {Py_tp_doc, (void *)doc},        {Py_tp_new, kinx_shared_new},
-    {Py_tp_init, init},              {Py_tp_dealloc, kinx_shared_dealloc},
-    {Py_tp_repr, repr},              {Py_sq_length, length},
-    {Py_bf_getbuffer, get_buffer},   {0, NULL},
+    {Py_tp_doc, (void *)doc},
+    {Py_tp_new, kinx_shared_new},
+    {Py_tp_init, init},
+    {Py_tp_dealloc, kinx_shared_dealloc},
+    {Py_tp_repr, repr},
+    {Py_sq_length, length},
+    {Py_bf_getbuffer, get_buffer},
+    {0, NULL},
 };
 
 static PyType_Spec spec = {

@@ -3,7 +3,8 @@
  * Three ways, the first that fits:
  *
  *   atoms       a number, a short string …: by hand (atom.c)
- *   plain data  containers of atoms only: the interpreter's own dumps()
+ *   plain data  containers of atoms, and what lives in the arena: the interpreter's
+ *               own dumps()
  *   all else    kinfolk.reduction.ForkingPickler, which knows functions and
  *               classes by value, and the reducers that programs have registered
  *
@@ -83,8 +84,11 @@ static PyMethodDef sink_methods[] = {
 };
 
 static PyType_Slot sink_slots[] = {
-    {Py_tp_dealloc, sink_dealloc}, {Py_tp_traverse, sink_traverse}, {Py_tp_clear, sink_clear},
-    {Py_tp_methods, sink_methods}, {0, NULL},
+    {Py_tp_dealloc, sink_dealloc},
+    {Py_tp_traverse, sink_traverse},
+    {Py_tp_clear, sink_clear},
+    {Py_tp_methods, sink_methods},
+    {0, NULL},
 };
 
 static PyType_Spec sink_spec = {
@@ -149,7 +153,11 @@ static PyObject *pickler_into(kinx_state *st, sink *to) {
 static int pickle_into(kinx_state *st, sink *to, PyObject *obj) {
     PyObject *pickler = pickler_into(st, to);
     if (!pickler) return -1;
-    PyObject *done = PyObject_CallMethod(pickler, "dump", "(O)", obj);
+    /* What every member of the family has in the main program goes by its name alone. */
+    PyObject *done = NULL;
+    if (PyObject_SetAttrString(pickler, "kin", Py_True) == 0) {
+        done = PyObject_CallMethod(pickler, "dump", "(O)", obj);
+    }
     Py_DECREF(pickler);
     Py_XDECREF(done);
     return done ? 0 : -1;
@@ -173,11 +181,8 @@ static int message_of_sink(kinx_message *message, sink *from) {
 static int pickle_any(kinx_state *st, kinx_message *message, PyObject *obj) {
     sink *to = sink_new(st);
     if (!to) return -1;
-    kinx_mentions_begin(&message->mentions);
     int err = pickle_into(st, to, obj);
-    kinx_mentions_end(&message->mentions);
     if (err == 0) err = message_of_sink(message, to);
-    else kinx_mentions_clear(&message->mentions);
     Py_DECREF(to);
     return err;
 }
@@ -189,8 +194,12 @@ int kinx_message_init(kinx_state *st, kinx_message *message, PyObject *obj) {
     message->owner = message->chunks = message->buffers = NULL;
     message->mentions.count = 0;
     if (kinx_atom_dump(obj, message)) return 0;
-    if (kinx_is_plain(obj)) return pickle_plain(st, message, obj);
-    return pickle_any(st, message, obj);
+    kinx_mentions_begin(&message->mentions);
+    int err =
+        kinx_is_plain(st, obj) ? pickle_plain(st, message, obj) : pickle_any(st, message, obj);
+    kinx_mentions_end(&message->mentions);
+    if (err < 0) kinx_mentions_clear(&message->mentions);
+    return err;
 }
 
 void kinx_message_fini(kinx_message *message) {
@@ -232,8 +241,7 @@ bool kinx_message_is_small(const kinx_message *message) {
            pickle_len(message) <= KIN_RECORD_MAX;
 }
 
-const uint8_t *kinx_message_flat(const kinx_message *message, uint8_t *scratch,
-                                 uint32_t *len) {
+const uint8_t *kinx_message_flat(const kinx_message *message, uint8_t *scratch, uint32_t *len) {
     *len = (uint32_t)pickle_len(message);
     if (message->head_len == 0) return message->body;
     pickle_write(message, scratch);
@@ -308,8 +316,8 @@ static kin_err add_refs(kin_blob *blob, const kinx_mentions *mentions) {
     return 0;
 }
 
-static kin_err blob_of_layout(const layout *lay, const kinx_message *message,
-                              kin_family *family, kin_blob *out) {
+static kin_err blob_of_layout(const layout *lay, const kinx_message *message, kin_family *family,
+                              kin_blob *out) {
     kin_blob blob;
     kin_err err = kin_blob_create(family, lay->len, message->mentions.count, &blob);
     if (err < 0) return err;
@@ -413,8 +421,7 @@ static PyObject *buffers_of(const parts *in, const uint8_t *data, PyObject *view
     return buffers;
 }
 
-static PyObject *load_parts(kinx_state *st, const parts *in, const uint8_t *data,
-                            PyObject *view) {
+static PyObject *load_parts(kinx_state *st, const parts *in, const uint8_t *data, PyObject *view) {
     PyObject *pickle = slice(view, in->pickle_off, in->head.pickle_len);
     if (!pickle) return NULL;
     PyObject *buffers = NULL, *obj = NULL;

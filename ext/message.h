@@ -35,8 +35,7 @@ void kinx_message_fini(kinx_message *message);
 bool kinx_message_is_small(const kinx_message *message);
 /* The bytes of a small message, in one piece: in `scratch`, which has room for
  * KIN_RECORD_MAX, or where they are already. */
-const uint8_t *kinx_message_flat(const kinx_message *message, uint8_t *scratch,
-                                 uint32_t *len);
+const uint8_t *kinx_message_flat(const kinx_message *message, uint8_t *scratch, uint32_t *len);
 /* Lay the message, small or not, into a new blob.  KINX_RAISED is possible. */
 kin_err kinx_message_to_blob(kinx_state *st, const kinx_message *message, kin_blob *out);
 
@@ -55,10 +54,10 @@ bool kinx_atom_dump(PyObject *obj, kinx_message *message);
  * *known == false if this is for a real unpickler. */
 PyObject *kinx_atom_load(const uint8_t *data, size_t len, bool *known);
 
-/* Is it data without any code in it: exactly the types above, and tuples, lists,
- * dicts and sets of such, not too many and not too deep to look at all of them?
- * Runs no code of the user's. */
-bool kinx_is_plain(PyObject *obj);
+/* Is it data without any code in it: exactly the types above and this module's own,
+ * and tuples, lists, dicts and sets of such, not too many and not too deep to look
+ * at all of them?  Runs no code of the user's. */
+bool kinx_is_plain(kinx_state *st, PyObject *obj);
 
 /* -- How a blob is laid out ------------------------------------------------------ */
 

@@ -7,17 +7,9 @@
 #include "state.h"
 
 static int (*const parts[])(PyObject *module) = {
-    kinx_errors_exec,
-    kinx_ref_exec,
-    kinx_family_exec,
-    kinx_lock_exec,
-    kinx_semaphore_exec,
-    kinx_event_exec,
-    kinx_memory_exec,
-    kinx_message_exec,
-    kinx_blob_exec,
-    kinx_queue_exec,
-    kinx_process_exec,
+    kinx_errors_exec,    kinx_ref_exec,   kinx_family_exec,  kinx_lock_exec,
+    kinx_semaphore_exec, kinx_event_exec, kinx_memory_exec,  kinx_message_exec,
+    kinx_blob_exec,      kinx_queue_exec, kinx_process_exec,
 };
 
 static int module_exec(PyObject *module) {
@@ -56,8 +48,7 @@ PyObject *kinx_import(PyObject **slot, const char *module, const char *name) {
     return *slot;
 }
 
-int kinx_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject *base,
-                  PyTypeObject **slot) {
+int kinx_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject *base, PyTypeObject **slot) {
     *slot = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, (PyObject *)base);
     return *slot ? PyModule_AddType(module, *slot) : -1;
 }
@@ -104,14 +95,9 @@ PyDoc_STRVAR(module_doc,
              "The family of processes and what its members share: the C side of kinfolk.");
 
 struct PyModuleDef kinx_module = {
-    PyModuleDef_HEAD_INIT,
-    .m_name = "kinfolk._kin",
-    .m_doc = module_doc,
-    .m_size = sizeof(kinx_state),
-    .m_slots = module_slots,
-    .m_traverse = module_traverse,
-    .m_clear = module_clear,
-    .m_free = module_free,
+    PyModuleDef_HEAD_INIT,        .m_name = "kinfolk._kin", .m_doc = module_doc,
+    .m_size = sizeof(kinx_state), .m_slots = module_slots,  .m_traverse = module_traverse,
+    .m_clear = module_clear,      .m_free = module_free,
 };
 
 PyMODINIT_FUNC PyInit__kin(void);

@@ -109,8 +109,10 @@ static PyObject *raise_spawn(PyObject *module, kin_err err, PyObject *path) {
 static PyObject *spawn_prepared(PyObject *module, const kin_spawn *what, PyObject *path) {
     kin_process process;
     kin_err err;
-    Py_BEGIN_ALLOW_THREADS err = kin_process_spawn(what, &process);
-    Py_END_ALLOW_THREADS if (err < 0) return raise_spawn(module, err, path);
+    Py_BEGIN_ALLOW_THREADS
+    err = kin_process_spawn(what, &process);
+    Py_END_ALLOW_THREADS
+    if (err < 0) return raise_spawn(module, err, path);
     int pid = process.pid;
     kin_process_close(&process);
     return PyLong_FromLong(pid);

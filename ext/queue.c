@@ -48,8 +48,7 @@ static bool is_full(const kinx_shared *self) {
     return maxsize && kin_queue_len(&self->queue) >= maxsize;
 }
 
-static kin_err push_small(kinx_shared *self, const kinx_message *message,
-                          kin_deadline deadline) {
+static kin_err push_small(kinx_shared *self, const kinx_message *message, kin_deadline deadline) {
     uint8_t scratch[KIN_RECORD_MAX];
     uint32_t len;
     const uint8_t *data = kinx_message_flat(message, scratch, &len);
@@ -58,8 +57,7 @@ static kin_err push_small(kinx_shared *self, const kinx_message *message,
     return err;
 }
 
-static kin_err push_blob(kinx_shared *self, const kinx_message *message,
-                         kin_deadline deadline) {
+static kin_err push_blob(kinx_shared *self, const kinx_message *message, kin_deadline deadline) {
     kin_blob blob;
     kin_err err = kinx_message_to_blob(self->state, message, &blob);
     if (err < 0) return err;
@@ -195,28 +193,37 @@ static PyObject *repr(kinx_shared *self) {
 
 static PyMethodDef methods[] = {
     {"put", (PyCFunction)(void (*)(void))put, METH_FASTCALL | METH_KEYWORDS,
-     "put(obj, block=True, timeout=None): pickle `obj` and add it, waiting for room for\n"
-     "`timeout` seconds at most; None: for as long as it takes.\n\n"
+     "put($self, /, obj, block=True, timeout=None)\n--\n\n"
+     "Pickle `obj` and add it, waiting for room for `timeout` seconds at most; None: for as\n"
+     "long as it takes.\n\n"
      "queue.Full; ValueError on a closed queue; MemoryError when the arena is full; and\n"
      "what pickling raises, before anything was added."},
     {"get", (PyCFunction)(void (*)(void))get, METH_FASTCALL | METH_KEYWORDS,
-     "get(block=True, timeout=None): take the oldest object, waiting for one for `timeout`\n"
-     "seconds at most; None: for as long as it takes.\n\n"
+     "get($self, /, block=True, timeout=None)\n--\n\n"
+     "Take the oldest object, waiting for one for `timeout` seconds at most; None: for as\n"
+     "long as it takes.\n\n"
      "queue.Empty; EOFError when it is shut and empty; ValueError on a closed queue."},
-    {"put_nowait", (PyCFunction)put_nowait, METH_O, "put_nowait(obj): put(obj, False)."},
-    {"get_nowait", (PyCFunction)get_nowait, METH_NOARGS, "get_nowait(): get(False)."},
-    {"qsize", (PyCFunction)qsize, METH_NOARGS, "qsize() -> int: how many objects are in it."},
-    {"empty", (PyCFunction)empty, METH_NOARGS, "empty() -> bool: is there nothing in it?"},
-    {"full", (PyCFunction)full, METH_NOARGS, "full() -> bool: would put() have to wait?"},
+    {"put_nowait", (PyCFunction)put_nowait, METH_O,
+     "put_nowait($self, obj, /)\n--\n\nput(obj, False)"},
+    {"get_nowait", (PyCFunction)get_nowait, METH_NOARGS, "get_nowait($self, /)\n--\n\nget(False)"},
+    {"qsize", (PyCFunction)qsize, METH_NOARGS,
+     "qsize($self, /)\n--\n\nHow many objects are in it."},
+    {"empty", (PyCFunction)empty, METH_NOARGS, "empty($self, /)\n--\n\nIs there nothing in it?"},
+    {"full", (PyCFunction)full, METH_NOARGS, "full($self, /)\n--\n\nWould put() have to wait?"},
     {"close", (PyCFunction)queue_close, METH_NOARGS,
-     "close(): this process is done with it, and may neither put nor get any more."},
+     "close($self, /)\n--\n\n"
+     "This process is done with it, and may neither put nor get any more."},
     {"shut", (PyCFunction)shut, METH_NOARGS,
-     "shut(): nobody may put any more; what is in it can still be taken."},
-    {"is_shut", (PyCFunction)is_shut, METH_NOARGS, "is_shut() -> bool"},
+     "shut($self, /)\n--\n\n"
+     "Nobody may put any more; what is in it can still be taken."},
+    {"is_shut", (PyCFunction)is_shut, METH_NOARGS,
+     "is_shut($self, /)\n--\n\nHas anyone called shut()?"},
     {"task_done", (PyCFunction)task_done, METH_NOARGS,
-     "task_done(): one object that was taken has been dealt with.  ValueError if all were."},
+     "task_done($self, /)\n--\n\n"
+     "One object that was taken has been dealt with.  ValueError if all were."},
     {"join", (PyCFunction)(void (*)(void))join, METH_FASTCALL | METH_KEYWORDS,
-     "join(timeout=None) -> bool: wait until all that was put has been dealt with; was it?"},
+     "join($self, /, timeout=None)\n--\n\n"
+     "Wait until all that was put has been dealt with, `timeout` seconds at most; was it?"},
     {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, NULL},
     {NULL},
 };
@@ -236,7 +243,8 @@ static PyGetSetDef getset[] = {
     {NULL},
 };
 
-PyDoc_STRVAR(doc, "Queue(maxsize=0): a queue of objects between processes, and threads.\n\n"
+PyDoc_STRVAR(doc, "Queue(maxsize=0)\n--\n\n"
+                  "A queue of objects between processes, and threads.\n\n"
                   "maxsize: how many it holds before put() waits; 0 or less: without bound.");
 
 static PyType_Slot slots[] = {

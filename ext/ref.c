@@ -101,8 +101,7 @@ static int mention(kinx_shared *self) {
 /* -- The base type ---------------------------------------------------------- */
 
 PyObject *kinx_raise_not_open(kinx_shared *self) {
-    PyErr_Format(PyExc_RuntimeError, "%s.__init__() has not been called",
-                 Py_TYPE(self)->tp_name);
+    PyErr_Format(PyExc_RuntimeError, "%s.__init__() has not been called", Py_TYPE(self)->tp_name);
     return NULL;
 }
 
@@ -188,6 +187,7 @@ static PyObject *shared_reduce(kinx_shared *self, PyObject *unused) {
 
 static PyMethodDef shared_methods[] = {
     {"__reduce__", (PyCFunction)shared_reduce, METH_NOARGS,
+     "__reduce__($self, /)\n--\n\n"
      "Name the object: whoever loads the pickle gets a handle on the same one."},
     {NULL},
 };
@@ -210,9 +210,9 @@ PyDoc_STRVAR(shared_doc,
              "when no member and no message under way holds it any more.");
 
 static PyType_Slot shared_slots[] = {
-    {Py_tp_doc, (void *)shared_doc},    {Py_tp_dealloc, kinx_shared_dealloc},
-    {Py_tp_methods, shared_methods},    {Py_tp_getset, shared_getset},
-    {Py_tp_members, shared_members},    {0, NULL},
+    {Py_tp_doc, (void *)shared_doc}, {Py_tp_dealloc, kinx_shared_dealloc},
+    {Py_tp_methods, shared_methods}, {Py_tp_getset, shared_getset},
+    {Py_tp_members, shared_members}, {0, NULL},
 };
 
 static PyType_Spec shared_spec = {
@@ -264,7 +264,8 @@ static PyObject *kin_open(PyObject *module, PyObject *const *args, Py_ssize_t na
 
 static PyMethodDef functions[] = {
     {"_open", (PyCFunction)(void (*)(void))kin_open, METH_FASTCALL,
-     "_open(cls, ref): a handle on the object that `ref` names; pickles call it.\n\n"
+     "_open($module, cls, ref, /)\n--\n\n"
+     "A handle on the object that `ref` names; pickles call it.\n\n"
      "RuntimeError in a process that is no member of the object's family,\n"
      "StaleReference if nobody holds the object any more."},
     {NULL},

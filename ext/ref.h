@@ -36,9 +36,9 @@ kin_family *kinx_shared_init(kinx_shared *self);
 
 /* Raises RuntimeError: __init__ was not called.  Always returns NULL. */
 PyObject *kinx_raise_not_open(kinx_shared *self);
-#define KINX_CHECK_OPEN(self)                                                  \
-    do {                                                                       \
-        if (!(self)->handle.family) return kinx_raise_not_open(self);          \
+#define KINX_CHECK_OPEN(self)                                         \
+    do {                                                              \
+        if (!(self)->handle.family) return kinx_raise_not_open(self); \
     } while (0)
 
 /* "<LABEL at 0x… STATE>".  New reference. */

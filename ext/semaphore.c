@@ -82,7 +82,8 @@ static PyGetSetDef getset[] = {
     {NULL},
 };
 
-PyDoc_STRVAR(doc, "Semaphore(value=1, maxvalue=2**31-1): a count of what is free.\n\n"
+PyDoc_STRVAR(doc, "Semaphore(value=1, maxvalue=2147483647)\n--\n\n"
+                  "A count of what is free.\n\n"
                   "release() past `maxvalue` raises ValueError.");
 
 static PyType_Slot slots[] = {

