@@ -73,7 +73,7 @@ def queue_1KB_bytes(mp):
 
 
 def echo(there, back):
-    for item in iter(there.get, None):
+    while (item := there.get()) is not None:
         back.put(item)
 
 
