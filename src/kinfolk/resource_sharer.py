@@ -63,7 +63,8 @@ class _ResourceSharer:
     def __init__(self):
         self._key = 0
         self._reset()
-        util.register_after_fork(self, _ResourceSharer._afterfork)
+        # Every forked child, one of the program's own os.fork() too.
+        os.register_at_fork(after_in_child=self._afterfork)
 
     def register(self, send, close):
         """Keep a resource and return its ticket.
