@@ -43,10 +43,9 @@ static void describe_self(const kin_zygote_order *order) {
     char text[9000];
     getrlimit(RLIMIT_NOFILE, &limit);
     sigaction(SIGCHLD, NULL, &action);
-    snprintf(text, sizeof text, "%s; limit %d; %s; %d descriptors: %d %d",
-             open_fds(getpid()), (int)limit.rlim_cur,
-             action.sa_handler == SIG_IGN ? "ignores" : "sees", (int)order->fd_count,
-             order->fds[0], order->fd_count > 1 ? order->fds[1] : -1);
+    snprintf(text, sizeof text, "%s; limit %d; %s; %d descriptors: %d %d", open_fds(getpid()),
+             (int)limit.rlim_cur, action.sa_handler == SIG_IGN ? "ignores" : "sees",
+             (int)order->fd_count, order->fds[0], order->fd_count > 1 ? order->fds[1] : -1);
     say(order->fds[0], text);
 }
 
@@ -58,11 +57,6 @@ static int act(const kin_zygote_order *order) {
     case 'k': return raise(payload[1]);
     case 'd': describe_self(order); return 0;
     case 'p': pause_for_ever();
-    case 'i': {
-        int own = getpid();
-        CHECK_EQ(write(order->fds[0], &own, sizeof own), sizeof own);
-        pause_for_ever();
-    }
     case 'l': return order->len == KIN_ZYGOTE_PAYLOAD_MAX && payload[order->len - 1] == 'l';
     case 'w': hear(order->fds[0]); return 0;
     case 's': { /* start another by the same zygote: its socket came along */
@@ -166,10 +160,8 @@ static void starts_and_reports(void) {
     memset(large, 'l', sizeof large);
     process = started(&zygote, large, KIN_ZYGOTE_PAYLOAD_MAX);
     CHECK_EQ(ended_with(&process), 1);
-    CHECK_EQ(kin_zygote_start(zygote.sock, large, sizeof large, NULL, 0, &process),
-             -EMSGSIZE);
-    CHECK_EQ(kin_zygote_start(zygote.sock, "", 0, NULL, KIN_ZYGOTE_FDS_MAX + 1, &process),
-             -E2BIG);
+    CHECK_EQ(kin_zygote_start(zygote.sock, large, sizeof large, NULL, 0, &process), -EMSGSIZE);
+    CHECK_EQ(kin_zygote_start(zygote.sock, "", 0, NULL, KIN_ZYGOTE_FDS_MAX + 1, &process), -E2BIG);
 
     process = started(&zygote, "p", 1);
     int status;
@@ -256,8 +248,7 @@ static void starts_in_batches(void) {
     for (int i = 0; i < 2; i++) {
         CHECK_EQ(kin_process_start_fork(start_fifty_alone, &zygote.sock, &clients[i]), 0);
     }
-    for (int i = 0; i < 2; i++)
-        pthread_create(&threads[i], NULL, start_fifty, &zygote.sock);
+    for (int i = 0; i < 2; i++) pthread_create(&threads[i], NULL, start_fifty, &zygote.sock);
     for (int i = 0; i < 2; i++) pthread_join(threads[i], NULL);
     for (int i = 0; i < 2; i++) CHECK_EQ(ended_with(&clients[i]), 0);
     zygote_ends_with(&zygote, 0);
@@ -303,18 +294,20 @@ static void set_dies_after_fork(void) {
     dies_after_fork = true;
 }
 
-static void zygote_dies_between_fork_and_reply(void) {
+/* It is the child that answers, so this is no different to the client. */
+static void zygote_dies_right_after_fork(void) {
     struct zygote zygote = zygote_new(set_dies_after_fork);
     kin_process process;
-    int talk[2], orphan;
+    int talk[2], status;
     make_pipe(talk);
-    CHECK_EQ(kin_zygote_start(zygote.sock, "i", 1, &talk[1], 1, &process), -EPIPE);
-    close(talk[1]);
+    CHECK_EQ(kin_zygote_start(zygote.sock, "w", 1, &talk[0], 1, &process), 0);
     zygote_ends_with(&zygote, -SIGKILL);
-    /* the child has begun, or is about to: nobody but itself knows of it */
-    CHECK_EQ(read(talk[0], &orphan, sizeof orphan), sizeof orphan);
-    CHECK_EQ(kill(orphan, SIGKILL), 0);
+    CHECK_EQ(kill(process.pid, 0), 0);
+    CHECK_EQ(kin_process_wait(&process, KIN_NOW, &status), -ETIMEDOUT);
     close(talk[0]);
+    close(talk[1]);
+    CHECK_EQ(kin_process_wait(&process, LONG_ENOUGH, &status), -ECHILD);
+    kin_process_close(&process);
 }
 
 /* A client that has gone before it was answered: its child is not left running. */
@@ -523,7 +516,7 @@ static void tests(void) {
     int before = count_fds(getpid());
     /* orphans of a killed zygote come to us, and not to a process that we do not know */
     CHECK_EQ(prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), 0);
-    zygote_dies_between_fork_and_reply();
+    zygote_dies_right_after_fork();
     starts_and_reports();
     children_are_clean();
     starts_in_batches();

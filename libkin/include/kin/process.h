@@ -133,8 +133,7 @@ KIN_API KIN_NODISCARD kin_err kin_zygote_new(int sock, kin_zygote **out);
  * Requests may come from anyone who was handed the socket and are checked: one that
  * is malformed, or from another user than this or root, starts nothing.
  * Threads: none may be running in a zygote that wants its children whole. */
-KIN_API KIN_NODISCARD kin_err kin_zygote_serve(kin_zygote *zygote,
-                                               const kin_zygote_hooks *hooks,
+KIN_API KIN_NODISCARD kin_err kin_zygote_serve(kin_zygote *zygote, const kin_zygote_hooks *hooks,
                                                kin_zygote_order *order);
 /* In the zygote, and in a child too.  NULL is fine. */
 KIN_API void kin_zygote_free(kin_zygote *zygote);
@@ -143,21 +142,20 @@ KIN_API void kin_zygote_free(kin_zygote *zygote);
  * copy of the payload and of the descriptors.
  * Waits for the zygote's answer, signals notwithstanding; a caller that must look
  * after its signals uses the two halves below.
- * Errors: -EPIPE: the zygote is gone, or went before it answered; -EINTR: nothing
- * was asked for; -EMSGSIZE, -E2BIG: more than KIN_ZYGOTE_PAYLOAD_MAX bytes or
+ * Errors: -EPIPE: the zygote is gone, or the child was killed before it answered, and
+ * there is none; -EINTR: nothing was asked for; -EMSGSIZE, -E2BIG: more than KIN_ZYGOTE_PAYLOAD_MAX bytes or
  * KIN_ZYGOTE_FDS_MAX descriptors; -EPERM: the zygote is another user's; -EPROTO: it
  * is another version's; -EAGAIN, -ENOMEM, -EMFILE: here or in the zygote.
  * Threads, Processes: safe, any number at once. */
 KIN_API KIN_NODISCARD kin_err kin_zygote_start(int sock, const void *payload, size_t len,
-                                               const int *fds, size_t fd_count,
-                                               kin_process *out);
+                                               const int *fds, size_t fd_count, kin_process *out);
 /* The first half: ask.  `answer` is a descriptor on which the answer comes.
  * Blocks: while the zygote is behind with its work. */
 KIN_API KIN_NODISCARD kin_err kin_zygote_ask(int sock, const void *payload, size_t len,
                                              const int *fds, size_t fd_count, int *answer);
 /* The second: take the answer.  On success `answer` belongs to `out`.  After
  * -EINTR and -ETIMEDOUT it may be called again.  A caller who gives up closes
- * `answer`: a child that nobody has heard of is killed. */
+ * `answer`: a child that finds nobody to answer ends before it has begun. */
 KIN_API KIN_NODISCARD kin_err kin_zygote_answer(int answer, kin_deadline deadline,
                                                 kin_process *out);
 

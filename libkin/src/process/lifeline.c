@@ -128,8 +128,7 @@ static kin_err start_watcher(int fd, int signo) {
     (void)pthread_attr_setstacksize(&attributes, PTHREAD_STACK_MIN + 65536);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    int failed =
-        pthread_create(&thread, &attributes, watch, (void *)(((intptr_t)fd << 8) | signo));
+    int failed = pthread_create(&thread, &attributes, watch, (void *)(((intptr_t)fd << 8) | signo));
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
     return -failed;

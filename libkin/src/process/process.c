@@ -130,8 +130,7 @@ static kin_err wait_orphan(const kin_process *process, kin_deadline deadline) {
     return -ECHILD;
 }
 
-static kin_err wait_zygote_child(const kin_process *process, kin_deadline deadline,
-                                 int *status) {
+static kin_err wait_zygote_child(const kin_process *process, kin_deadline deadline, int *status) {
     for (;;) {
         kin_err err = wait_readable(process->status_fd, deadline);
         if (err) return err;

@@ -12,14 +12,14 @@
  *
  * Invariants.  Only the zygote has a copy of what a client waits on: a child closes
  * all of it before anything else, so that the zygote's death is seen by everyone.  A
- * child is known to its client or it is dead: if the reply finds nobody, the child
- * is killed.  The pid of a child is used only until its end is taken.  Nothing that
- * a client sends makes the zygote wait: all sending here is without waiting. */
-#include <signal.h>
+ * child is known to its client or it ends before it has begun: it is the child that
+ * replies, so whatever happens to the zygote cannot come between.  Nothing that a
+ * client sends makes the zygote wait: all sending here is without waiting. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "kin/process.h"
+#include "os/os.h"
 #include "os/os_process.h"
 #include "process/zygote_wire.h"
 
@@ -95,8 +95,7 @@ kin_err kin_zygote_new(int sock, kin_zygote **out) {
     zygote->unwatched = 0;
     zygote->pause_ms = PAUSE_FIRST_MS;
     zygote->watch = kin__os_watch_new();
-    err =
-        zygote->watch < 0 ? zygote->watch : kin__os_watch_add(zygote->watch, sock, zygote);
+    err = zygote->watch < 0 ? zygote->watch : kin__os_watch_add(zygote->watch, sock, zygote);
     if (err) {
         if (zygote->watch >= 0) kin__os_close(zygote->watch);
         free(zygote);
@@ -204,27 +203,28 @@ static void renumber(int *fds, size_t count) {
 }
 
 static void become_child(struct kin_zygote *zygote, kin_zygote_order *order) {
-    kin__os_close(zygote->fds[0]);
     kin__os_close(zygote->sock);
     zygote->sock = -1;
     undo(zygote);
+    int pidfd = kin__os_pidfd_open(kin__os_pid());
+    /* The client has gone: nobody would ever wait for this child. */
+    if (reply(zygote->fds[0], kin__os_pid(), &pidfd) != 0) kin__os_exit(1);
+    if (pidfd >= 0) kin__os_close(pidfd);
+    kin__os_close(zygote->fds[0]);
     renumber(order->fds, order->fd_count);
 }
 
-static void adopt(struct kin_zygote *zygote, struct child *child, int pid, int report) {
+static void adopt(struct kin_zygote *zygote, struct child *child, int pid) {
     child->pid = pid;
-    child->report = report;
+    child->report = zygote->fds[0];
     child->pidfd = kin__os_pidfd_open(pid);
-    int pidfd = child->pidfd;
-    if (pidfd < 0 || kin__os_watch_add(zygote->watch, pidfd, child) != 0) {
+    if (child->pidfd < 0 || kin__os_watch_add(zygote->watch, child->pidfd, child) != 0) {
+        if (child->pidfd >= 0) kin__os_close(child->pidfd);
         child->pidfd = -1;
         zygote->unwatched++;
         zygote->pause_ms = PAUSE_FIRST_MS;
     }
     link_child(zygote, child);
-    /* The client has gone: nobody would ever wait for this child. */
-    if (reply(report, pid, &pidfd) != 0) (void)kin__os_process_signal(pid, -1, SIGKILL);
-    if (pidfd >= 0 && child->pidfd < 0) kin__os_close(pidfd);
 }
 
 static void call(void (*hook)(void *), void *arg) {
@@ -234,7 +234,6 @@ static void call(void (*hook)(void *), void *arg) {
 /* 0 in the zygote, whatever came of it; KIN_ZYGOTE_CHILD in the child. */
 static kin_err start(struct kin_zygote *zygote, const kin_zygote_hooks *hooks,
                      kin_zygote_order *order) {
-    int report = zygote->fds[0];
     struct child *child = malloc(sizeof *child);
     kin_err err = child ? prepare_order(zygote, order) : -ENOMEM;
     int pid = err;
@@ -251,10 +250,10 @@ static kin_err start(struct kin_zygote *zygote, const kin_zygote_hooks *hooks,
         kin_zygote_order_fini(order);
     }
     if (pid > 0) {
-        adopt(zygote, child, pid, report);
+        adopt(zygote, child, pid);
     } else {
-        (void)!reply(report, pid, NULL);
-        kin__os_close(report);
+        (void)!reply(zygote->fds[0], pid, NULL);
+        kin__os_close(zygote->fds[0]);
         free(child);
     }
     close_all(zygote->fds + 1, zygote->request.fd_count);

@@ -72,8 +72,8 @@ static kin_err wait_for_room(int sock, kin_err full) {
     return kin__os_poll(&poll, 1, KIN_FOREVER);
 }
 
-kin_err kin_zygote_ask(int sock, const void *payload, size_t len, const int *fds,
-                       size_t fd_count, int *answer) {
+kin_err kin_zygote_ask(int sock, const void *payload, size_t len, const int *fds, size_t fd_count,
+                       int *answer) {
     if (len > KIN_ZYGOTE_PAYLOAD_MAX) return -EMSGSIZE;
     if (fd_count > KIN_ZYGOTE_FDS_MAX) return -E2BIG;
 
@@ -120,15 +120,16 @@ kin_err kin_zygote_answer(int answer, kin_deadline deadline, kin_process *out) {
         err = kin__os_message_recv(answer, &message);
     } while (err == -EAGAIN);
     if (err) return err == -ECONNRESET ? -EPIPE : err;
-    if (message.end) return -EPIPE;
+    /* Nothing more will come; or the end of a child that was killed before it replied. */
+    if (message.end || message.len == KIN__ZYGOTE_STATUS_LEN) return -EPIPE;
 
-    bool valid = message.len == sizeof reply && reply.magic == KIN__ZYGOTE_MAGIC &&
-                 reply.result != 0;
+    bool valid =
+        message.len == sizeof reply && reply.magic == KIN__ZYGOTE_MAGIC && reply.result != 0;
     if (!valid || reply.result < 0) {
         close_all(fds, message.fd_count);
         return valid ? reply.result : -EPROTO;
     }
-    /* No pidfd: the zygote's system has none, or there was no room for one here. */
+    /* No pidfd: the system has none, or there was no room for one, here or there. */
     if (message.fd_count > 1) close_all(fds + 1, message.fd_count - 1);
     *out = (kin_process){
         .pid = reply.result,
@@ -138,8 +139,8 @@ kin_err kin_zygote_answer(int answer, kin_deadline deadline, kin_process *out) {
     return 0;
 }
 
-kin_err kin_zygote_start(int sock, const void *payload, size_t len, const int *fds,
-                         size_t fd_count, kin_process *out) {
+kin_err kin_zygote_start(int sock, const void *payload, size_t len, const int *fds, size_t fd_count,
+                         kin_process *out) {
     int answer;
     kin_err err = kin_zygote_ask(sock, payload, len, fds, fd_count, &answer);
     if (err) return err;

@@ -2,8 +2,9 @@
  *
  *   client → zygote, on the shared socket      a request, with descriptors: first
  *                                              the zygote's end of a private pair
- *   zygote → client, on the private pair       a reply, with the child's pidfd
- *                                              the child's exit code, once it ended
+ *   child → client, on the private pair        a reply, with the child's pidfd (the
+ *                                              zygote replies if there is no child)
+ *   zygote → client, on the private pair       the child's exit code, once it ended
  *
  * Each is one message.  Both sides are on one machine: native byte order, but for
  * the exit code, which is made for reading without this header. */
