@@ -417,7 +417,6 @@ _concrete_contexts = {
 }
 
 
-
 def _default_method():
     """The default start method of the running version's own multiprocessing."""
     if sys.platform == "darwin":

@@ -120,8 +120,8 @@ class ForkServer:
         arena_fd = _kin.arena_fd()
         ours, theirs = _kin.zygote_channel()
         try:
-            tracker_fd = spawn.tracker_fd()
-            program = f"from {__name__} import main; main({arena_fd}, {theirs}, {orders.ref!r})"
+            number = spawn.number_of(orders)
+            program = f"from {__name__} import main; main({arena_fd}, {theirs}, {number})"
             command = spawn.interpreter_for(program)
             pid = _kin.spawn(command[0], command, None, [arena_fd, theirs])
         except BaseException:
@@ -151,7 +151,7 @@ class ForkServer:
 def main(arena_fd, channel, orders):
     """Be a fork server on `channel`, and return when nobody needs it; in a child, be the child."""
     _kin.join_family(arena_fd)
-    data = spawn._unpack(_kin.claim(orders))
+    data = spawn.unpack(spawn.claim(orders))
     _preload(data.pop("preload"), data)
     util._flush_std_streams()  # or every child would print what was printed here
     util._close_stdin()
@@ -201,17 +201,20 @@ def _be_child(payload, fds, handlers):
         util._end_forked_child(code)
 
 
-def request_for(refs, watch, tracker_fd):
-    """Return the payload and the first of the descriptors of a request for a child."""
+def request_for(numbers, watch, tracker_fd):
+    """Return the payload and the first of the descriptors of a request for a child.
+
+    `numbers` are those of the preparation data and the process object (see spawn.number_of).
+    """
     lifeline, daemon = watch.arguments()
     given = (lifeline is not None, tracker_fd is not None, len(watch.inherited))
-    payload = marshal.dumps((refs, os.getpid(), daemon, given))
+    payload = marshal.dumps((numbers, os.getpid(), daemon, given))
     fds = [*watch.inherited] if tracker_fd is None else [*watch.inherited, tracker_fd]
     return payload, fds
 
 
 def _serve_one(payload, fds):
-    refs, parent_pid, daemon, (has_lifeline, has_tracker, watched) = marshal.loads(payload)
+    numbers, parent_pid, daemon, (has_lifeline, has_tracker, watched) = marshal.loads(payload)
     _forkserver._channel, *fds = fds
     _forkserver._forkserver_pid = None
     lifeline = fds[0] if has_lifeline else None
@@ -219,7 +222,7 @@ def _serve_one(payload, fds):
     if has_tracker:
         spawn._share_tracker(fds.pop(0))
     _forkserver._inherited_fds = fds
-    return spawn._main(refs, look_after_parent(parent_pid, lifeline, daemon))
+    return spawn._main(numbers, look_after_parent(parent_pid, lifeline, daemon))
 
 
 _forkserver = ForkServer()

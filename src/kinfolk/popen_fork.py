@@ -101,12 +101,23 @@ class Popen:
         except BaseException:
             watch.abandon()
             raise
-        self._hold(watch.sentinel_of(self.pid))
+        self._adopt(watch)
+
+    def _adopt(self, watch):
+        """The child is there: get its sentinel.  If that cannot be had, have no child."""
+        try:
+            sentinel = watch.sentinel_of(self.pid)
+        except OSError:
+            self.kill()
+            os.waitpid(self.pid, 0)
+            raise
+        self._hold(sentinel)
 
     def _hold(self, sentinel, *others):
-        """Take over the descriptors that are held while the child is there."""
+        """Take over the descriptors that are held while the child is there; None is none."""
         self.sentinel = sentinel
-        self.finalizer = util.Finalize(self, util.close_fds, (sentinel, *others))
+        held = {fd for fd in (sentinel, *others) if fd is not None}
+        self.finalizer = util.Finalize(self, util.close_fds, held)
 
     def _await_end(self, timeout):
         """Return whether the child ends within `timeout` seconds (None: wait for ever)."""

@@ -45,7 +45,7 @@ class Popen(popen_fork.Popen):
         watch = Watch(process_obj)
         try:
             payload, fds = forkserver.request_for(
-                [blob.ref.hex() for blob in self._blobs], watch, spawn.tracker_fd()
+                tuple(map(spawn.number_of, self._blobs)), watch, spawn.tracker_fd()
             )
             self.pid, self._pidfd, self._status_fd = forkserver.connect_to_new_process(
                 [*fds, *self._fds], payload
@@ -53,7 +53,8 @@ class Popen(popen_fork.Popen):
         except BaseException:
             watch.abandon()
             raise
-        self._hold(watch.sentinel_of(self.pid, self._pidfd), self._status_fd)
+        sentinel = watch.sentinel_of(self.pid, self._pidfd)
+        self._hold(sentinel, self._status_fd, self._pidfd)
 
     def _await_end(self, timeout):
         return readable(self.sentinel, timeout)

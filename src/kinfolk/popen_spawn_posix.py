@@ -50,15 +50,20 @@ class Popen(popen_fork.Popen):
         except BaseException:
             watch.abandon()
             raise
-        self._hold(watch.sentinel_of(self.pid))
+        self._adopt(watch)
 
     def _execute(self, watch):
         arena_fd = _kin.arena_fd()
         tracker_fd = spawn.tracker_fd()
+        data, obj = map(spawn.number_of, self._blobs)
+        lifeline, daemon = watch.arguments()
         command = spawn.get_command_line(
             arena_fd=arena_fd,
-            refs=[blob.ref.hex() for blob in self._blobs],
-            parent=(os.getpid(), *watch.arguments()),
+            data=data,
+            obj=obj,
+            parent_pid=os.getpid(),
+            lifeline=lifeline,
+            daemon=int(daemon),
             tracker_fd=tracker_fd,
         )
         keep = {arena_fd, *watch.inherited, *self._fds}

@@ -72,7 +72,8 @@ class Queue(_kin.Queue):
 
     def empty(self):
         """Return whether there is nothing to get just now.  OSError if closed, and ever used."""
-        if self._closed and not _kin.Queue.join(self, 0):  # of what was put, not all was declared done
+        # "Used": of what was put, not all was declared to be done.
+        if self._closed and not _kin.Queue.join(self, 0):
             raise OSError("handle is closed")
         return super().empty()
 

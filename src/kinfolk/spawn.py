@@ -95,17 +95,15 @@ def freeze_support():
 
 
 def _argument(text):
-    from ast import literal_eval
-
     name, _, value = text.partition("=")
-    return name, literal_eval(value)
+    return name, None if value == "None" else int(value)
 
 
-def spawn_main(arena_fd, refs, parent, tracker_fd=None):
+def spawn_main(arena_fd, data, obj, parent_pid, lifeline=None, daemon=0, tracker_fd=None):
     """Be a child that was started afresh; does not return.
 
-    `arena_fd` is the family's arena; `refs` say, in hexadecimal, where in it the preparation data
-    and the process object lie; `parent` is what look_after_parent() is called with.
+    `arena_fd` is the family's arena; `data` and `obj` say where in it the preparation data and the
+    process object lie (see number_of); with the next three look_after_parent() is called.
     """
     from . import _kin
     from ._watch import look_after_parent
@@ -113,7 +111,7 @@ def spawn_main(arena_fd, refs, parent, tracker_fd=None):
     assert is_forking(sys.argv), "Not forking"
     _kin.join_family(arena_fd)
     _share_tracker(tracker_fd)
-    sys.exit(_main(refs, look_after_parent(*parent)))
+    sys.exit(_main((data, obj), look_after_parent(parent_pid, lifeline, daemon)))
 
 
 def tracker_fd():
@@ -130,22 +128,28 @@ def _share_tracker(fd):
         resource_tracker._resource_tracker._fd = fd
 
 
-def _main(refs, parent_sentinel):
+def _main(numbers, parent_sentinel):
     """Take over what the parent has packed, and run it; return the exit code."""
-    from . import _kin
-
-    data, obj = (_kin.claim(bytes.fromhex(ref)) for ref in refs)
+    data, obj = map(claim, numbers)
     current = process.current_process()
     current._inheriting = True
     try:
-        prepare(_unpack(data))
-        self = _unpack(obj)
+        prepare(unpack(data))
+        self = unpack(obj)
     finally:
         del current._inheriting
     return self._bootstrap(parent_sentinel)
 
 
-def _unpack(blob):
+def claim(number):
+    """Take over the blob that a number from the parent means."""
+    from . import _kin
+
+    return _kin.claim(number.to_bytes((number.bit_length() + 7) // 8, "big")[1:])
+
+
+def unpack(blob):
+    """Return the object in `blob`, and give the blob back."""
     try:
         return blob.load()
     finally:
@@ -168,6 +172,11 @@ def pack(process_obj, popen):
         return _kin.pack(data), _kin.pack(process_obj)
     finally:
         context.set_spawning_popen(None)
+
+
+def number_of(blob):
+    """What `blob` is called on a command line, where digits are safest: see claim()."""
+    return int.from_bytes(b"\1" + blob.ref, "big")
 
 
 def _check_not_importing_main():

@@ -139,6 +139,7 @@ def is_abstract_socket_namespace(address):
 
 # A folder for files that end with the program
 
+
 def get_temp_dir():
     """Return the path of a folder that is removed when the process that made it ends.
 
@@ -355,7 +356,8 @@ def _end_forked_child(code):
             atexit._run_exitfuncs()
         _leave_family()
     finally:
-        os._exit(code & 0xFF)
+        # What the system keeps of a code; the interpreter has 255 for one beyond C's numbers.
+        os._exit(code & 0xFF if code.bit_length() < 64 else 0xFF)
 
 
 def _begin_forked_child():
@@ -418,6 +420,7 @@ def _flush_std_streams():
 
 
 # Interpreters
+
 
 def _args_from_interpreter_flags():
     """Return the options by which another interpreter gets the settings of this one."""

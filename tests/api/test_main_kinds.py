@@ -1,0 +1,270 @@
+"""The main module in children: scripts, modules, packages, archives, and mains without a file.
+
+Each program defines a function, a class, a lambda and a closure, sends them to a child and has them
+back, by each start method, run by itself and under `python -m kinfolk`.
+"""
+
+import os
+import subprocess
+import sys
+import textwrap
+import zipfile
+
+import pytest
+
+import kinfolk
+
+HOME = os.path.dirname(os.path.dirname(kinfolk.__file__))
+METHODS = ("fork", "spawn", "forkserver")
+
+PROGRAM = textwrap.dedent(
+    """
+    import sys
+    if "kinfolk" in sys.modules:
+        import multiprocessing as mp
+    else:
+        import kinfolk as mp
+
+    def double(n):
+        return 2 * n
+
+    class Box:
+        def __init__(self, value):
+            self.value = value
+        def __eq__(self, other):
+            return type(other) is Box and other.value == self.value
+
+    triple = lambda n: 3 * n
+
+    def adder(k):
+        def add(n):
+            return n + k
+        return add
+
+    def child(queue, box, *functions):
+        queue.put((box, functions, [f(box.value) for f in functions]))
+
+    def main():
+        ctx = mp.get_context(sys.argv[1])
+        queue = ctx.Queue()
+        class Guarded(Box):
+            pass
+        p = ctx.Process(target=child, args=(queue, Box(5), double, triple, adder(2)))
+        p.start()
+        p.join()
+        box, functions, results = queue.get()
+        assert p.exitcode == 0
+        assert box == Box(5), box
+        assert results == [10, 15, 7], results
+        assert [f(1) for f in functions] == [2, 3, 3]
+        print("good")
+    """
+)
+GUARD = 'if __name__ == "__main__":\n    main()\n'
+NO_GUARD = "main()\n"
+
+
+@pytest.fixture(params=METHODS)
+def method(request):
+    return request.param
+
+
+@pytest.fixture(params=["plain", "runner"])
+def run(request, tmp_path):
+    prefix = ["-m", "kinfolk"] if request.param == "runner" else []
+
+    def run(*args, **options):
+        done = subprocess.run(
+            [sys.executable, *prefix, *args],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": HOME},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            **options,
+        )
+        assert (done.stdout, done.stderr, done.returncode) == ("good\n", "", 0)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "name", ["program.py", "no_suffix", "name with spaces.py", "naïve.py", "ipython", "a.b.py"]
+)
+def test_script(run, method, tmp_path, name):
+    (tmp_path / name).write_text(PROGRAM + GUARD, encoding="utf-8")
+    run(name, method)
+
+
+def test_script_by_another_folder(run, method, tmp_path):
+    (tmp_path / "over there").mkdir()
+    (tmp_path / "over there" / "program.py").write_text(PROGRAM + GUARD)
+    (tmp_path / "link.py").symlink_to("over there/program.py")
+    run("over there/program.py", method)
+    run("link.py", method)
+
+
+def test_script_that_changes_folder(run, method, tmp_path):
+    (tmp_path / "deep").mkdir()
+    text = PROGRAM + GUARD.replace("main()", "import os; os.chdir('deep'); main()")
+    (tmp_path / "program.py").write_text(text)
+    run("program.py", method)
+
+
+def test_compiled_script(run, method, tmp_path):
+    import py_compile
+
+    (tmp_path / "program.py").write_text(PROGRAM + GUARD)
+    py_compile.compile(str(tmp_path / "program.py"), cfile=str(tmp_path / "program.pyc"))
+    (tmp_path / "program.py").unlink()
+    run("program.pyc", method)
+
+
+def test_module(run, method, tmp_path):
+    (tmp_path / "program.py").write_text(PROGRAM + GUARD)
+    run("-m", "program", method)
+
+
+def test_module_of_a_package(run, method, tmp_path):
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").touch()
+    (tmp_path / "package" / "sibling.py").touch()
+    (tmp_path / "package" / "part.py").write_text("from . import sibling\n" + PROGRAM + GUARD)
+    run("-m", "package.part", method)
+
+
+def test_main_of_a_package_is_not_run_again(run, method, tmp_path):
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").touch()
+    (tmp_path / "package" / "__main__.py").write_text(PROGRAM + NO_GUARD)
+    run("-m", "package", method)
+
+
+def test_folder(run, method, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "__main__.py").write_text(PROGRAM + NO_GUARD)
+    run("folder", method)
+
+
+def test_archive(run, method, tmp_path):
+    with zipfile.ZipFile(tmp_path / "program.zip", "w") as archive:
+        archive.writestr("__main__.py", PROGRAM + NO_GUARD)
+    run("program.zip", method)
+
+
+def test_command_line(run, method):
+    run("-c", PROGRAM + NO_GUARD, method)
+
+
+def test_standard_input(run, method):
+    run("-", method, input=PROGRAM + NO_GUARD)
+
+
+# What else a main module may do
+
+
+FORGOTTEN_GUARD = """
+import sys
+import kinfolk
+
+def child():
+    print("child")
+
+ctx = kinfolk.get_context(sys.argv[1])
+p = ctx.Process(target=child)
+p.start()
+p.join()
+sys.exit(p.exitcode)
+"""
+
+
+def plain(tmp_path, *args):
+    return subprocess.run(
+        [sys.executable, *args],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": HOME},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_a_forgotten_guard_is_no_fork_bomb(method, tmp_path):
+    (tmp_path / "program.py").write_text(FORGOTTEN_GUARD)
+    done = plain(tmp_path, "program.py", method)
+    if method == "fork":
+        assert (done.returncode, done.stdout, done.stderr) == (0, "child\n", "")
+        return
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("RuntimeError: An attempt has been made to start a new process") == 1
+
+
+def test_the_main_module_stays_one_module(tmp_path, method):
+    """What a function of it assigns to a global is seen by others, in a child too."""
+    (tmp_path / "program.py").write_text(
+        textwrap.dedent(
+            """
+            import sys, kinfolk
+            count = 0
+            def up():
+                global count
+                count += 1
+            def child():
+                import __main__, __mp_main__
+                up()
+                __main__.up()
+                print(__main__.count, __mp_main__.count, __main__ is __mp_main__, __name__)
+            if __name__ == "__main__":
+                p = kinfolk.get_context(sys.argv[1]).Process(target=child)
+                p.start()
+                p.join()
+            """
+        )
+    )
+    done = plain(tmp_path, "program.py", method)
+    name = "__main__" if method == "fork" else "__mp_main__"
+    assert (done.stdout, done.stderr) == (f"2 2 True {name}\n", "")
+
+
+def test_a_main_that_fails_to_import_is_shown_once_and_last(tmp_path, method):
+    (tmp_path / "program.py").write_text(
+        textwrap.dedent(
+            """
+            import sys, kinfolk
+            if __name__ != "__main__":
+                raise LookupError("not here")
+            if __name__ == "__main__":
+                p = kinfolk.get_context(sys.argv[1]).Process(target=int)
+                p.start()
+                p.join()
+                print(p.exitcode)
+            """
+        )
+    )
+    done = plain(tmp_path, "program.py", method)
+    if method == "fork":
+        assert (done.stdout, done.stderr) == ("0\n", "")
+        return
+    assert done.stdout == "1\n"
+    assert done.stderr.count("LookupError: not here") == 1
+    assert done.stderr.rstrip().endswith("LookupError: not here")
+    assert "program.py" in done.stderr
+
+
+def test_the_main_module_need_not_have_a_spec(tmp_path, method):
+    """Debuggers run programs in modules of their own making."""
+    (tmp_path / "program.py").write_text(PROGRAM + GUARD)
+    (tmp_path / "debugger.py").write_text(
+        textwrap.dedent(
+            """
+            import sys, types
+            main = types.ModuleType("__main__")
+            main.__file__ = "program.py"
+            del main.__spec__
+            sys.modules["__main__"] = main
+            exec(compile(open("program.py").read(), "program.py", "exec"), vars(main))
+            """
+        )
+    )
+    done = plain(tmp_path, "debugger.py", method)
+    assert (done.stdout, done.stderr, done.returncode) == ("good\n", "", 0)
