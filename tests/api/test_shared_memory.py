@@ -184,7 +184,9 @@ def test_items():
         assert items[-1] == b""
         assert items.index("text") == 4
         assert items.count(1) == 2  # True is one too
-        assert ShareableList(items).format == items.format
+        again = ShareableList(items)
+        again.shm.unlink()
+        assert again.format == items.format
         items[3] = "now text"
         assert items[3] == "now text"
         items[3] = None
