@@ -4,9 +4,15 @@
  * large message that comes out of a queue is one for a moment.  When a message is
  * loaded, its large buffers are not copied: they are views of the Blob, which
  * lives as long as they do, and from then on the memory is kept as an object that
- * forked children hold, too (kin_blob_keep). */
+ * forked children hold, too (kin_blob_keep), each its own version of it
+ * (kin_blob_split). */
 #include "errors.h"
 #include "message.h"
+
+/* In the state's list of those that are kept.  First in what it is a part of. */
+typedef struct kinx_kept {
+    struct kinx_kept *next, **link;
+} kinx_kept;
 
 typedef struct blob_object {
     PyObject_HEAD
@@ -17,11 +23,21 @@ typedef struct blob_object {
     uint8_t *data;     /* where both have it */
     Py_ssize_t len;
     Py_ssize_t exports; /* views */
+    kinx_kept in_list;  /* while kept */
+    bool split;         /* kept, and this process has it to itself */
 } blob_object;
+
+static void let_go(blob_object *self) {
+    *self->in_list.link = self->in_list.next;
+    if (self->in_list.next) self->in_list.next->link = self->in_list.link;
+    /* Where it cannot be rejoined the hold stays, until the process ends. */
+    if (self->split && kin_blob_rejoin(&self->kept) < 0) return;
+    kin_handle_close(&self->kept);
+}
 
 static void give_back(blob_object *self) {
     kin_blob_free(&self->blob);
-    kin_handle_close(&self->kept);
+    if (self->kept.family) let_go(self);
     self->blob = (kin_blob){0};
     self->kept = (kin_handle){0};
 }
@@ -59,14 +75,51 @@ static PyObject *raise_closed(void) {
     return NULL;
 }
 
+/* -- Forks ---------------------------------------------------------------------- */
+
+/* What a program has received it takes for its own, and so does a forked child: each
+ * must not see what the other does to it.  Blobs that were split before stay so. */
+static PyObject *before_fork(PyObject *module, PyObject *unused) {
+    kinx_state *st = kinx_state_of(module);
+    for (kinx_kept *kept = st->kept; kept; kept = kept->next) {
+        blob_object *self = (blob_object *)((char *)kept - offsetof(blob_object, in_list));
+        if (!self->split) self->split = kin_blob_split(&self->kept) == 0;
+    }
+    Py_RETURN_NONE;
+}
+
+static int hook_forks(blob_object *self) {
+    PyObject *hook = PyObject_GetAttrString(PyType_GetModule(Py_TYPE(self)), "_before_fork");
+    PyObject *os = hook ? PyImport_ImportModule("os") : NULL;
+    PyObject *hooking = os ? PyObject_GetAttrString(os, "register_at_fork") : NULL;
+    PyObject *args = hooking ? PyTuple_New(0) : NULL;
+    PyObject *kwds = args ? Py_BuildValue("{sO}", "before", hook) : NULL;
+    PyObject *done = kwds ? PyObject_Call(hooking, args, kwds) : NULL;
+    self->state->fork_hooked = done != NULL;
+    Py_XDECREF(done);
+    Py_XDECREF(kwds);
+    Py_XDECREF(args);
+    Py_XDECREF(hooking);
+    Py_XDECREF(os);
+    Py_XDECREF(hook);
+    return done ? 0 : -1;
+}
+
 /* -- Loading -------------------------------------------------------------------- */
 
 /* The message has been loaded, and something in it lies in the blob. */
 static int keep_for_views(blob_object *self) {
+    kinx_state *st = self->state;
+    if (!st->fork_hooked && hook_forks(self) < 0) return -1;
     kin_err err = kin_blob_keep(&self->blob, &self->kept);
-    if (err == 0) return 0;
-    kinx_raise(self->state, err, "cannot keep a received buffer");
-    return -1;
+    if (err < 0) {
+        kinx_raise(st, err, "cannot keep a received buffer");
+        return -1;
+    }
+    self->in_list = (kinx_kept){st->kept, &st->kept};
+    if (st->kept) st->kept->link = &self->in_list.next;
+    st->kept = &self->in_list;
+    return 0;
 }
 
 static PyObject *load(blob_object *self, PyObject *unused) {
@@ -200,6 +253,7 @@ static PyObject *claim(PyObject *module, PyObject *bytes) {
 }
 
 static PyMethodDef functions[] = {
+    {"_before_fork", before_fork, METH_NOARGS, NULL},
     {"pack", pack, METH_O,
      "pack($module, obj, /)\n--\n\n"
      "A Blob with `obj`, pickled for sending; until it is loaded or given back it keeps the\n"

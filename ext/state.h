@@ -36,6 +36,9 @@ typedef struct kinx_state {
 
     PyObject *open; /* kinfolk._kin._open, which pickles of refs call */
 
+    struct kinx_kept *kept; /* Blobs with views: see blob.c */
+    bool fork_hooked;
+
     /* Imported when first needed: see kinx_import. */
     PyObject *queue_full, *queue_empty; /* queue.Full, queue.Empty */
     PyObject *plain_dumps;              /* the interpreter's own */

@@ -321,6 +321,53 @@ def test_a_forked_child_holds_received_buffers_too(queue):
     assert process.exitcode() == 0
 
 
+def test_what_parent_and_child_do_to_a_received_buffer_is_their_own_business(queue, balanced):
+    size = 3 * OUT_OF_BAND
+    queue.put(Buffer(bytearray(b"a" * size)))
+    data = memoryview(queue.get().data)
+    data[0] = data[-1] = ord("b")
+    turn = _kin.Event()
+
+    def grandchild():
+        assert bytes(data) == b"b" + b"c" * 100 + b"a" * (size - 102) + b"b"
+        data[:] = b"g" * size
+
+    def child():
+        turn.wait()
+        assert bytes(data) == b"b" + b"a" * (size - 2) + b"b"
+        data[1:101] = b"c" * 100
+        run_forked(grandchild)
+        assert bytes(data) == b"b" + b"c" * 100 + b"a" * (size - 102) + b"b"
+
+    process = forked(child)
+    data[5:] = b"p" * (size - 5)
+    turn.set()
+    assert process.exitcode() == 0
+    assert bytes(data) == b"baaaa" + b"p" * (size - 5)
+    run_forked(lambda: data[:5] == b"baaaa" or 1 / 0)
+    assert bytes(data) == b"baaaa" + b"p" * (size - 5)
+    del data, child, grandchild
+
+
+def test_what_was_split_by_a_fork_is_shared_memory_again_afterwards(queue):
+    """The next messages lie in the same blocks, and are seen by the others."""
+    echo = used_queue()
+
+    def child():
+        kept = queue.get()
+        run_forked(lambda: None)  # splits it
+        del kept
+        for _ in range(20):
+            echo.put(queue.get())
+
+    process = forked(child)
+    for i in range(21):
+        queue.put(Buffer(bytearray([i]) * OUT_OF_BAND))
+    for i in range(1, 21):
+        assert bytes(echo.get().data) == bytes([i]) * OUT_OF_BAND
+    assert process.exitcode() == 0
+
+
 def test_numpy_arrays(queue):
     numpy = pytest.importorskip("numpy")
     for array in (

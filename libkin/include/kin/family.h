@@ -162,6 +162,15 @@ KIN_API KIN_NODISCARD kin_err kin_blob_claim(kin_family *family, const kin_ref *
  * its data stay where they are.
  * Errors: KIN_ESTALE (not in this member's hands), KIN_EARENAFULL, KIN_ELEFT. */
 KIN_API KIN_NODISCARD kin_err kin_blob_keep(kin_blob *blob, kin_handle *out);
+/* To be called before a fork, if parent and child shall not see each other's
+ * changes of a kept blob: from now on each process that has it has it to itself,
+ * copied page by page when it is written.  It must be rejoined before the handle
+ * is closed, in each of them.  Once only: what was changed since would be lost.
+ * Errors: -ENOTSUP (too small: it shares its pages with others), -ENOMEM. */
+KIN_API KIN_NODISCARD kin_err kin_blob_split(const kin_handle *kept);
+/* The end of it: the memory is the family's again.  -ENOMEM: the handle must stay
+ * open, for the block may not be used again by this process. */
+KIN_API KIN_NODISCARD kin_err kin_blob_rejoin(const kin_handle *kept);
 /* Give the blob and its references back, if it is still in this member's
  * hands; else nothing but closing the handle.  On one not open: nothing. */
 KIN_API void kin_blob_free(kin_blob *blob);

@@ -27,6 +27,9 @@ uint64_t kin__os_memory_given(int fd);
  * NULL if there is not the address space. */
 void *kin__os_memory_map(int fd, uint64_t len);
 void kin__os_memory_unmap(void *base, uint64_t len);
+/* Map a part of it anew, in place: own, so that what is written from now on is
+ * seen by this process only, or shared again, as it is by then.  Page-aligned. */
+kin_err kin__os_memory_remap(void *start, uint64_t len, int fd, uint64_t off, bool own);
 /* Give the pages of a range back; it reads as zeros afterwards.  Page-aligned. */
 kin_err kin__os_memory_punch(void *start, uint64_t len);
 /* What this machine, or the cgroup that this process is in, has: bytes. */

@@ -52,6 +52,15 @@ void kin__os_memory_unmap(void *base, uint64_t len) {
     munmap(base, len);
 }
 
+kin_err kin__os_memory_remap(void *start, uint64_t len, int fd, uint64_t off, bool own) {
+    int flags = MAP_FIXED | MAP_NORESERVE | (own ? MAP_PRIVATE : MAP_SHARED);
+    if (len > SIZE_MAX) return -ENOMEM;
+    void *at = mmap(start, len, PROT_READ | PROT_WRITE, flags, fd, (off_t)off);
+    if (at == MAP_FAILED) return -errno;
+    (void)madvise(start, len, MADV_DONTDUMP);
+    return 0;
+}
+
 kin_err kin__os_memory_punch(void *start, uint64_t len) {
     return madvise(start, len, MADV_REMOVE) < 0 ? -errno : 0;
 }
