@@ -127,6 +127,20 @@ static PyMethodDef functions[] = {
     {NULL},
 };
 
+static void leave_last(void) {
+    kin_family *family = kin_family_self();
+    if (family) kin_family_leave(family);
+}
+
+/* Not by atexit, the module: what was registered there before we came runs after what we
+ * could register, and may yet use a queue.  If there is no room for one more, the end of
+ * the process will be noticed all the same. */
+static void leave_when_the_interpreter_is_gone(void) {
+    static bool asked;
+    if (!asked) asked = Py_AtExit(leave_last) == 0;
+}
+
 int kinx_family_exec(PyObject *module) {
+    leave_when_the_interpreter_is_gone();
     return PyModule_AddFunctions(module, functions);
 }

@@ -3,8 +3,8 @@
 The end of a process has an order, and this module keeps it.  `_exit_function` is registered with
 atexit when the module is loaded; it runs finalizers of priority 0 and more, ends the children that
 are daemons, waits for the others, and runs the remaining finalizers: the higher the priority the
-earlier, the younger before the older.  After that, and after whatever the program registered later
-than us, the process leaves the family.
+earlier, the younger before the older.  When the interpreter itself is gone, the engine has the
+process leave the family; a forked child, which ends before that, leaves by `_end_forked_child`.
 
 A finalizer belongs to the process that made it: in a forked child it does nothing.  What a forked
 child must do instead is registered with `register_after_fork` and runs before anything of its own.
@@ -337,15 +337,6 @@ def _exit_function():
     _run_finalizers()
 
 
-def _leave_family():
-    """Say goodbye to the other members, if this process ever met one."""
-    engine = sys.modules.get(f"{__package__}._kin")
-    if engine is not None:
-        engine.leave()
-
-
-# Last in, first out: the family is left when everything that was registered later is done.
-atexit.register(_leave_family)
 atexit.register(_exit_function)
 
 
@@ -354,7 +345,9 @@ def _end_forked_child(code):
     try:
         if process._RUNS_ATEXIT:
             atexit._run_exitfuncs()
-        _leave_family()
+        engine = sys.modules.get(f"{__package__}._kin")
+        if engine is not None:
+            engine.leave()
     finally:
         # What the system keeps of a code; the interpreter has 255 for one beyond C's numbers.
         os._exit(code & 0xFF if code.bit_length() < 64 else 0xFF)

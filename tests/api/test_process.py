@@ -602,3 +602,19 @@ def test_without_pidfds(ctx, monkeypatch):
     assert child.exitcode == 0
     assert _wait.readable(child.sentinel, 0)
     child.close()
+
+
+def test_the_family_is_left_when_all_else_is_done():
+    """A handler that was registered before kinfolk was imported runs last, and may use a queue."""
+    code = """
+import atexit
+queue = None
+@atexit.register
+def last():
+    queue.put("late")
+    print(queue.get())
+import kinfolk, kinfolk.util
+queue = kinfolk.Queue()
+"""
+    done = python("-c", code)
+    assert (done.stdout, done.stderr) == ("late\n", "")
