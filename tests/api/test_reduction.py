@@ -298,6 +298,7 @@ class Wrapper:
         return os.dup(self.fd)
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_serves_its_own(files, sharer):
     theirs = reduction.DupFd(files(b"the parent's"))
     read, write = os.pipe()
