@@ -218,6 +218,29 @@ def test_messages_inside_messages():
     assert blocks() == before
 
 
+def test_threads_do_not_mix_up_what_their_messages_mention():
+    queues = [used_queue() for _ in range(4)]
+    before = blocks()
+
+    def send(queue, value):
+        for _ in range(200):
+            queue.put([_kin.Semaphore(value), Named(str(value))])
+            semaphore, named = queue.get()
+            assert (semaphore.get_value(), named.name) == (value, str(value))
+
+    failures = []
+    threads = [
+        threading.Thread(target=lambda *args: failures.append(send(*args)), args=(queue, value))
+        for value, queue in enumerate(queues, 1)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == [None] * 4
+    assert blocks() == before
+
+
 class Refuses:
     def __reduce__(self):
         raise KeyError("refused")

@@ -15,7 +15,7 @@ typedef struct kin_blob_shm {
     uint64_t len;
     uint64_t data; /* offset in the arena */
     uint32_t ref_room;
-    uint32_t pad;
+    uint32_t ref_next; /* the first place that is free */
     _Atomic uint64_t ref[];
 } kin_blob_shm;
 
@@ -59,6 +59,7 @@ kin_err kin_blob_create(kin_family *family, uint64_t len, uint32_t ref_count, ki
     shm->len = len;
     shm->data = up_to_line(kin__off(family, shm) + front);
     shm->ref_room = ref_count;
+    shm->ref_next = 0;
     memset((void *)shm->ref, 0, ref_count * sizeof *shm->ref);
     kin_block_shm *block = kin__block(family, off);
     uint32_t token = kin__token(family);
@@ -69,10 +70,11 @@ kin_err kin_blob_create(kin_family *family, uint64_t len, uint32_t ref_count, ki
 
 kin_err kin_blob_add_ref(kin_blob *blob, const kin_ref *ref) {
     kin_blob_shm *shm = layout(blob->family, blob->ref.off);
-    for (uint32_t i = 0; i < shm->ref_room; i++)
-        if (atomic_load_explicit(&shm->ref[i], memory_order_relaxed) == 0)
-            return kin__ref_into(blob->family, ref, &shm->ref[i]);
-    return -ENOSPC;
+    uint32_t place = shm->ref_next;
+    if (place >= shm->ref_room) return -ENOSPC;
+    kin_err err = kin__ref_into(blob->family, ref, &shm->ref[place]);
+    if (err == 0) shm->ref_next = place + 1;
+    return err;
 }
 
 kin_err kin_blob_claim(kin_family *family, const kin_ref *ref, kin_blob *out) {
