@@ -32,16 +32,68 @@ __all__ = [
 ]
 
 
+class _Server:
+    """A fork server as its clients see it."""
+
+    def __init__(self, channel, pid=None, orders=None):
+        self.channel = channel  # our end of the sockets
+        self.pid = pid  # None if it is no child of ours
+        self._orders = orders  # what it was told: ours until it takes it over
+
+    @classmethod
+    def launch(cls, data):
+        """Start one that prepares itself by `data`."""
+        orders = _kin.pack(data)  # what cannot be sent is an error before anything is started
+        arena_fd = _kin.arena_fd()
+        ours, theirs = _kin.zygote_channel()
+        try:
+            number = spawn.number_of(orders)
+            program = f"from {__name__} import main; main({arena_fd}, {theirs}, {number})"
+            command = spawn.interpreter_for(program)
+            pid = _kin.spawn(command[0], command, None, [arena_fd, theirs])
+        except BaseException:
+            os.close(ours)
+            raise
+        finally:
+            os.close(theirs)
+        return cls(ours, pid, orders)
+
+    def has_died(self):
+        """Whether we know that it has; of one that is no child of ours a request will tell."""
+        if self.pid is None:
+            return False
+        try:
+            ended, _ = os.waitpid(self.pid, os.WNOHANG)
+        except ChildProcessError:
+            ended = self.pid
+        if not ended:
+            return False
+        self.pid = None  # from now on it may be the pid of another
+        return True
+
+    def end(self):
+        """Have it end, if it is our child and has not, and forget it."""
+        os.close(self.channel)
+        if self.pid is None or self.has_died():
+            return
+        # It holds nothing that anybody needs.
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+
+
 class ForkServer:
-    """A process's access to its fork server."""
+    """This process's access to a fork server."""
 
     def __init__(self):
         self._lock = allocate_lock()
-        self._channel = None  # our end of the sockets
-        self._forkserver_pid = None  # while the server is our own child
-        self._orders = None  # what it was told; ours until it takes it over
+        self._server = None
         self._inherited_fds = None
         self._preload_modules = ["__main__"]
+
+    @property
+    def _forkserver_pid(self):
+        """The pid of the server if it is a child of this process, else None."""
+        return None if self._server is None else self._server.pid
 
     def set_forkserver_preload(self, modules_names):
         """Set the modules, a list of names, that the next server imports before its first child."""
@@ -59,77 +111,46 @@ class ForkServer:
         Returns its pid, its pidfd (None where there are none) and a descriptor on which the server
         reports its exit code.  What the child does with the payload: see `_serve_one`.
         """
-        # A server may die at any moment, and the next is as good.
-        for last_try in (False, True):
-            channel = self._ensured()
-            try:
-                return _kin.zygote_start(channel, payload, (channel, *fds))
-            except BrokenPipeError:
-                if last_try:
-                    raise
-                self._forget(channel)
-        raise AssertionError("not reached")
+        try:
+            return self._ask(fds, payload)
+        except BrokenPipeError:  # a server may die at any moment, and the next is as good
+            return self._ask(fds, payload)
 
     def ensure_running(self):
         """Start the server if there is none.  One that the parent has started serves us too."""
-        self._ensured()
-
-    def _ensured(self):
         with self._lock:
-            if self._channel is None or self._has_died():
-                self._drop()
-                self._launch()
-            return self._channel
+            self._ensure_running_locked()
 
-    def _has_died(self):
-        if self._forkserver_pid is None:
-            return False  # it is no child of ours: a request will tell
+    def _ensure_running_locked(self):
+        if self._server is not None and self._server.has_died():
+            self._drop_locked()
+        if self._server is None:
+            self._server = _Server.launch(self._what_to_prepare())
+
+    def _ask(self, fds, payload):
+        with self._lock:
+            self._ensure_running_locked()
+            server = self._server
+            channel = os.dup(server.channel)  # the server's own may be closed meanwhile
         try:
-            pid, _ = os.waitpid(self._forkserver_pid, os.WNOHANG)
-        except ChildProcessError:
-            return True
-        return pid != 0
-
-    def _forget(self, channel):
-        """The server behind `channel` does not answer."""
-        with self._lock:
-            if channel == self._channel:
-                self._drop()
-
-    def _stop(self):
-        """End the server, at once: it holds nothing that anybody needs.  For tests."""
-        with self._lock:
-            self._drop()
-
-    def _drop(self):
-        if self._channel is not None:
-            os.close(self._channel)
-            self._channel = None
-        pid, self._forkserver_pid = self._forkserver_pid, None
-        if pid is not None:
-            try:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-            except (ProcessLookupError, ChildProcessError):
-                pass
-        self._orders = None
-
-    def _launch(self):
-        # What cannot be asked for now is an error before anything is started.
-        orders = _kin.pack(self._what_to_prepare())
-        arena_fd = _kin.arena_fd()
-        ours, theirs = _kin.zygote_channel()
-        try:
-            number = spawn.number_of(orders)
-            program = f"from {__name__} import main; main({arena_fd}, {theirs}, {number})"
-            command = spawn.interpreter_for(program)
-            pid = _kin.spawn(command[0], command, None, [arena_fd, theirs])
-        except BaseException:
-            os.close(ours)
+            return _kin.zygote_start(channel, payload, (channel, *fds))
+        except BrokenPipeError:
+            with self._lock:
+                if self._server is server:
+                    self._drop_locked()
             raise
         finally:
-            os.close(theirs)
-        self._channel, self._forkserver_pid, self._orders = ours, pid, orders
+            os.close(channel)
+
+    def _stop(self):
+        """End the server, at once.  For tests."""
+        with self._lock:
+            self._drop_locked()
+
+    def _drop_locked(self):
+        server, self._server = self._server, None
+        if server is not None:
+            server.end()
 
     def _what_to_prepare(self):
         if not self._preload_modules:
@@ -139,10 +160,16 @@ class ForkServer:
         known = {name: data[name] for name in wanted if name in data}
         return {"preload": list(self._preload_modules), **known}
 
+    def _join(self, channel, fds):
+        """In a child of a server: be its client, with the descriptors that the child was given."""
+        self._server = _Server(channel)
+        self._inherited_fds = fds
+
     def _after_fork(self):
         """In a forked child: the server is no child of ours; whoever held the lock is not here."""
         self._lock = allocate_lock()
-        self._forkserver_pid = None
+        if self._server is not None:
+            self._server.pid = None
 
 
 # The server
@@ -215,13 +242,12 @@ def request_for(numbers, watch, tracker_fd):
 
 def _serve_one(payload, fds):
     numbers, parent_pid, daemon, (has_lifeline, has_tracker, watched) = marshal.loads(payload)
-    _forkserver._channel, *fds = fds
-    _forkserver._forkserver_pid = None
+    channel, *fds = fds
     lifeline = fds[0] if has_lifeline else None
     del fds[:watched]  # the other one is the parent's sentinel for us: only to be held open
     if has_tracker:
         spawn._share_tracker(fds.pop(0))
-    _forkserver._inherited_fds = fds
+    _forkserver._join(channel, fds)
     return spawn._main(numbers, look_after_parent(parent_pid, lifeline, daemon))
 
 

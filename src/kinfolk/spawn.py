@@ -225,7 +225,7 @@ def _is_aliased():
 
 def _main_module():
     """How the child can import the main module, if it can: by name, or by path."""
-    main = sys.modules["__main__"]
+    main = sys.modules.get("__main__")
     name = getattr(getattr(main, "__spec__", None), "name", None)
     if name is not None:
         return {"init_main_from_name": name}
