@@ -109,7 +109,10 @@ def main() -> int:
             re.compile(r"'([^']+\.(?:pyi?|typed))'"),
         ),
     ]
-    print(*faults, sep="\n") if faults else print("the rooms are in order")
+    if faults:
+        print(*faults, sep="\n")
+    elif "--quiet" not in sys.argv[1:]:
+        print("the rooms are in order")
     return 1 if faults else 0
 
 
