@@ -98,8 +98,8 @@ def main() -> int:
         *check_libkin(),
         *check_named(
             LIBKIN,
-            ("src/**/*.c", "tests/*.c"),
-            re.compile(r"'((?:src|tests)/[^']+\.c)'"),
+            ("src/**/*.c", "tests/*.c", "bench/*.c"),
+            re.compile(r"'((?:src|tests|bench)/[^']+\.c)'"),
         ),
         *check_named(LIBKIN, ("include/kin/*.h",), re.compile(r"'(include/kin/[^']+\.h)'")),
         *check_named(ROOT / "ext", ("*.c",), re.compile(r"'([^']+\.c)'")),
