@@ -1,6 +1,7 @@
 """SharedMemory, ShareableList and their manager, with the standard library as a peer."""
 
 import os
+import pathlib
 import pickle
 import subprocess
 import sys
@@ -18,7 +19,11 @@ ITEMS = [1, -2.5, True, None, "text", b"bytes", "ünïcödé", "", b""]
 
 @pytest.fixture(scope="module", autouse=True)
 def tracker():
+    """Start the tracker, which stays, and wait until the kernel shows what it is."""
     resource_tracker.ensure_running()
+    command = pathlib.Path(f"/proc/{resource_tracker._resource_tracker._pid}/cmdline")
+    while not command.read_bytes():
+        os.sched_yield()
 
 
 @pytest.fixture
