@@ -6,7 +6,7 @@ list of what it left.  Things are compared by kind, not by number: a test that h
 killed the zygote and made kinfolk start another has left nothing.
 
 What a process of a family gets once and keeps (the arena, the zygote and its
-sockets, …) is got before the first test, so that it never counts as left by the one
+sockets, the lifeline of daemons, …) is got before the first test, so that it never counts as left by the one
 that happened to come first.
 
 `@pytest.mark.leaves_traces("why")` excuses a test.
@@ -34,7 +34,7 @@ def settled_family():
     import kinfolk
 
     for method in ("fork", "spawn", "forkserver"):
-        child = kinfolk.get_context(method).Process(target=int)
+        child = kinfolk.get_context(method).Process(target=int, daemon=True)
         child.start()
         child.join()
         assert child.exitcode == 0, f"a child by {method} that does nothing: {child.exitcode}"
