@@ -6,8 +6,8 @@ list of what it left.  Things are compared by kind, not by number: a test that h
 killed the zygote and made kinfolk start another has left nothing.
 
 What a process of a family gets once and keeps (the arena, the zygote and its
-sockets, the lifeline of daemons, …) is got before the first test, so that it never counts as left by the one
-that happened to come first.
+sockets, the lifeline of daemons, …) is got before the first test, so that it
+never counts as left by the one that happened to come first.
 
 `@pytest.mark.leaves_traces("why")` excuses a test.
 """
