@@ -7,9 +7,11 @@ its way.  They are plain records; who may change them, and when, is said in _poo
 
 import os
 import queue
+import threading
+from types import FunctionType
 
-from . import util
-from ._pool_worker import mapstar, safe_repr, starmapstar, worker
+from . import pickle, util
+from ._pool_worker import How, mapstar, safe_repr, starmapstar, worker
 from .connection import wait
 
 __all__ = ["Bell", "ProcessCrew", "Seat", "ThreadCrew", "Ticket"]
@@ -25,12 +27,11 @@ class ProcessCrew:
         self._make_process = make_process
         self._worker_args = worker_args
 
-    def make_task_queue(self):
-        # Not a SimpleQueue: an idle worker looks up from it now and then (Line.next_task).
+    def make_queue(self):
         return self._ctx.Queue()
 
-    def make_queue(self):
-        return self._ctx.SimpleQueue()
+    def make_packing(self):
+        return Packing()
 
     def start(self, line):
         process = self._make_process(self._ctx, target=worker, args=(line, *self._worker_args))
@@ -52,10 +53,11 @@ class ThreadCrew(ProcessCrew):
 
     local = True
 
-    def make_task_queue(self):
+    def make_queue(self):
         return queue.SimpleQueue()
 
-    make_queue = make_task_queue
+    def make_packing(self):
+        return NoPacking()
 
     def wait(self, seats, bell, timeout):
         wait([bell], timeout)
@@ -63,9 +65,13 @@ class ThreadCrew(ProcessCrew):
 
 
 class Bell:
-    """Wakes whoever waits on it beside other descriptors; rings from anywhere and never blocks."""
+    """Wakes whoever waits on it beside other descriptors; rings from anywhere and never blocks.
+
+    Also from a signal handler, and while garbage is collected: so the lock is a recursive one.
+    """
 
     def __init__(self):
+        self._lock = threading.RLock()
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
@@ -74,10 +80,12 @@ class Bell:
         return self._reader
 
     def ring(self):
-        try:
-            os.write(self._writer, b"!")
-        except BlockingIOError:
-            pass  # it rings already
+        with self._lock:
+            try:
+                if self._writer is not None:
+                    os.write(self._writer, b"!")
+            except BlockingIOError:
+                pass  # it rings already
 
     def hush(self):
         try:
@@ -85,27 +93,70 @@ class Bell:
         except BlockingIOError:
             pass
 
-    def __del__(self, close=os.close):
-        close(self._reader)
-        close(self._writer)
+    def close(self, close=os.close):
+        """Ring no more.  By the one who waits."""
+        with self._lock:
+            writer, self._writer = self._writer, None
+        if writer is not None:
+            close(writer)
+            close(self._reader)
+
+    __del__ = close
 
 
 class Ticket:
-    """One task on its way: `task` is (func, args, kwds), for number `index` of `job`."""
+    """One task on its way: number `index` of `job`."""
 
-    __slots__ = ("index", "job", "returns", "task")
+    __slots__ = ("args", "func", "how", "index", "job", "kwds", "packing", "returns")
 
-    def __init__(self, job, index, task):
+    def __init__(self, job, index, func, args, kwds, packing):
         self.job = job
         self.index = index
-        self.task = task
+        self.how = How.CALL
+        if func is mapstar or func is starmapstar:
+            self.how = How.MAP if func is mapstar else How.STARMAP
+            ((func, args),) = args
+        self.func = func
+        self.args = args
+        self.kwds = kwds
+        self.packing = packing
         self.returns = 0  # how often it came back, untouched, from a worker that died
 
+    def task(self):
+        """What is to be put into a line."""
+        return self.how, self.packing.pack(self.func), self.args, self.kwds
+
     def __str__(self):
-        func, args, _ = self.task
-        if func is mapstar or func is starmapstar:
-            func = args[0][0]
-        return getattr(func, "__qualname__", None) or safe_repr(func)
+        return getattr(self.func, "__qualname__", None) or safe_repr(self.func)
+
+
+class Packing:
+    """Pickles what the tasks of one job call: a function once, other things with each task.
+
+    Those may have a state of their own (a bound method, a partial), which tasks do not share.
+    """
+
+    def __init__(self):
+        self._known = None, None  # the function that the last task had, and its pickle
+
+    def pack(self, func):
+        known, data = self._known
+        if type(func) is not FunctionType:
+            return func
+        if func is not known:
+            self._known = func, None
+            return func  # it may be the only task
+        if data is None:
+            data = pickle.dumps(func)
+            self._known = func, data
+        return data
+
+
+class NoPacking:
+    """For threads, which take things as they are."""
+
+    def pack(self, func):
+        return func
 
 
 class Seat:

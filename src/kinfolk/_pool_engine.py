@@ -50,6 +50,10 @@ _GRACE = 5.0
 _PAUSE = 0.2
 # and how often.
 _TRIES = 50
+# How many workers may be killed while they start, for one that fails by itself.
+_BAD_LUCK = 10
+# How many tasks for each worker are made ahead of their time.
+_AHEAD = 4
 # How often a task goes to another worker because the last one died before touching it.
 _MAX_RETURNS = 3
 
@@ -89,7 +93,7 @@ class Engine:
         self._terminated = False
         self._fed = False  # the pool is closed, and the feeder has fed all there was
         self._stopping = False  # and all of that is done: the workers go home
-        self._failed_starts = 0  # in a row
+        self._failed_starts = 0  # in a row, by weight
         self._broken = None  # why there can be no worker any more
         self.feeder = self._make_thread(self._feed)
         self.collector = self._make_thread(self._collect)
@@ -164,6 +168,7 @@ class Engine:
 
     def _feed_job(self, tasks, set_length):
         count = 0
+        packing = self._crew.make_packing()
         for job, index, func, args, kwds in tasks:
             if self._terminated or job not in self._jobs:
                 return
@@ -171,7 +176,7 @@ class Engine:
             if func is reraise:
                 self._settle(job, index, (False, args[0]))
             else:
-                self._admit(Ticket(job, index, (func, args, kwds)))
+                self._admit(Ticket(job, index, func, args, kwds, packing))
             del func, args, kwds
         if set_length:
             set_length(count)
@@ -179,13 +184,21 @@ class Engine:
     def _admit(self, ticket):
         """Make the ticket ready, when not too many others are."""
         with self._room:
-            while len(self._ready) >= self.size and not self._broken and not self._terminated:
-                self._room.wait()
+            if len(self._ready) >= _AHEAD * self.size:
+                self._room.wait_for(self._wants_tickets)
             if not self._broken:
                 self._ready.append(ticket)
+            if self._failed_starts > self._patience() and not self._seats:
+                # Bad luck with what was there before; what comes now gets a try of its own.
+                self._failed_starts = 0
+                self._bell.ring()
         if self._broken:
             self._fail_jobs(self._broken)
         self._dispatch()
+
+    def _wants_tickets(self):
+        # Not one by one: each time costs a change of threads.
+        return len(self._ready) <= self.size or self._broken or self._terminated
 
     def _dispatch(self):
         """Give tasks to workers, as long as there are both."""
@@ -195,14 +208,15 @@ class Engine:
                     return
                 seat = self._idle.popleft()
                 seat.ticket = seat.putting = ticket = self._ready.popleft()
-                self._room.notify()
+                if self._wants_tickets():
+                    self._room.notify()
             self._give(seat, ticket)
             seat = ticket = None
 
     def _give(self, seat, ticket):
         refusal = None
         try:
-            seat.line.tasks.put(ticket.task)
+            seat.line.tasks.put(ticket.task())
         except BaseException as exc:
             refusal = exc
         with self._lock:
@@ -224,9 +238,12 @@ class Engine:
         while True:
             key, news, detail = self._outbox.get()
             if news == News.STOP:
-                return
+                break
             if not self._terminated:
                 self._hear(self._seats[key], news, detail)
+        # The pool may be kept for long; the lines to its workers need not.
+        for collection in (self._seats, self._idle, self._ready):
+            collection.clear()
 
     def _hear(self, seat, news, detail):
         if news in (News.DONE, News.FAILED):
@@ -297,7 +314,8 @@ class Engine:
                 self._failed_starts = 0
             to_come = seat.putting is not None
         if not seat.up:
-            self._count_failed_start(seat.excuse or _obituary(seat, "while it was being started"))
+            died = _obituary(seat, "while it was being started")
+            self._count_failed_start(seat.excuse or died, by_itself=not died.signal)
         if not to_come:
             self._bereave(seat)
         self._bell.ring()
@@ -341,6 +359,7 @@ class Engine:
             self._watch()
         finally:
             self._dismiss()
+            self._bell.close()
             self._post(None, News.STOP)
 
     def _watch(self):
@@ -360,51 +379,67 @@ class Engine:
             self.hire()
         except Exception as exc:
             util.info("pool could not start a worker: %r", exc)
-            self._count_failed_start(exc)
+            self._count_failed_start(exc, by_itself=not isinstance(exc, OSError))
             return _PAUSE
         return None
 
     def hire(self):
         """Start workers until there are `size`; what starting one raises is raised.
 
-        A run of workers that ended while they started ends the hiring: one generation and one more.
+        Too many in a row that ended while they started end the hiring (see _count_failed_start).
         """
         with self._hiring:
             while self._is_short_handed():
                 self._hire_one()
 
     def _is_short_handed(self):
-        if self._is_over() or self._broken or self._failed_starts > self.size:
+        if self._is_over() or self._broken or self._failed_starts > self._patience():
             return False
         return len(self._seats) < self.size
 
     def _hire_one(self):
         crew = self._crew
-        tasks, values = crew.make_task_queue(), crew.make_queue()
-        line = Line(next(self._keys), tasks, values, self._outbox, crew.local)
+        key, tasks, values = next(self._keys), crew.make_queue(), crew.make_queue()
+        line = Line(key, tasks, values, self._outbox, crew.local)
         seat = Seat(line, self._maxtasks)
         with self._lock:
             if self._is_over():
                 return
-            self._seats[line.key] = seat
+            self._seats[key] = seat
         try:
             seat.process = crew.start(line)
         except BaseException:
-            del self._seats[line.key]
+            del self._seats[key]
             raise
         self._processes.append(seat.process)
 
-    def _count_failed_start(self, exc):
+    def _count_failed_start(self, exc, by_itself):
+        """No worker came of a start, because of `exc`.  Too many such in a row, and there are tears.
+
+        A worker that fails by itself will do so again: when a generation and one more have, the pool
+        is broken.  One that was killed, or that the system refused, may have had bad luck: a few
+        generations are tried, then only what waits for them fails.
+        """
         with self._lock:
-            self._failed_starts += 1
-            hopeless = self._failed_starts > self.size and not self._seats and not self._is_over()
-        if hopeless:
+            self._failed_starts += _BAD_LUCK if by_itself else 1
+            if self._failed_starts <= self._patience() or self._seats or self._is_over():
+                return
+        if by_itself:
             self._break(exc)
+        else:
+            self._give_up(exc)
+
+    def _patience(self):
+        return _BAD_LUCK * self.size
 
     def _break(self, exc):
         """There will be no worker: fail everything with `exc`, now and from now on."""
+        self._broken = exc
+        self._give_up(exc)
+
+    def _give_up(self, exc):
+        """Fail everything that waits for a worker with `exc`."""
         with self._room:
-            self._broken = exc
             self._ready.clear()
             self._room.notify_all()
         self._fail_jobs(exc)

@@ -4,7 +4,7 @@ A worker has a `Line` of three queues.  The parent puts tasks, one at a time, in
 this worker alone reads.  What came of a task goes into `values`, which this worker alone writes,
 and is then announced in `outbox`, which all workers of the pool share:
 
-    (key, news, text)       key: which worker; news: one of News; text: a traceback, or None
+    (key, news, text)           key: which worker; news: one of News; text: a traceback, or None
 
 The announcement is the envelope: numbers and text, nothing in it can fail to unpickle.  The value,
 which can, is taken out of `values` only when its envelope has said whose it is, so that a bad one
@@ -13,13 +13,20 @@ it is about the task that the worker has.
 
 A worker that cannot keep this order (value, then envelope) does not go on: it dies, and the kernel
 tells the parent so.
+
+A task is
+
+    (how, func, args, kwds)     how: one of How; func: itself, or its pickle in bytes
+
+so that the function of a map, which is dear to pickle by value, is pickled once and not with each
+chunk.
 """
 
 import itertools
 import queue
 import traceback
 
-from . import util
+from . import pickle, util
 from .context import ProcessError
 from .process import current_process, parent_process
 
@@ -31,6 +38,14 @@ __all__ = [
     "WorkerDied",
     "worker",
 ]
+
+
+class How:
+    """How a task is to be worked."""
+
+    CALL = 0  # func(*args, **kwds)
+    MAP = 1  # func(x) for each x of args
+    STARMAP = 2  # func(*x) for each x of args
 
 
 class News:
@@ -202,6 +217,14 @@ def _initialize(line, initializer, initargs, wrap_exception):
         raise
 
 
+def _work(how, func, args, kwds):
+    if type(func) is bytes:
+        func = pickle.loads(func)
+    if how == How.CALL:
+        return func(*args, **kwds)
+    return list(map(func, args) if how == How.MAP else itertools.starmap(func, args))
+
+
 def _serve(line, wrap_exception):
     """Work one task and tell what came of it.  False if there was none: the worker is to end.
 
@@ -216,9 +239,8 @@ def _serve(line, wrap_exception):
         return True
     if task is None:
         return False
-    func, args, kwds = task
     try:
-        value = func(*args, **kwds)
+        value = _work(*task)
     except SystemExit as exc:
         if not line.local:
             raise

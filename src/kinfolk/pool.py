@@ -224,7 +224,7 @@ class Pool:
             iterable = list(iterable)
         length = len(iterable)
         if chunksize is None:
-            chunksize = -(-length // (4 * len(self._pool) or 1))
+            chunksize = -(-length // (4 * (len(self._pool) or self._processes)))
         if not length:
             chunksize = 0
 
