@@ -29,20 +29,20 @@ pytestmark = pytest.mark.timeout(600)
 
 
 class Board:
-    """What the processes say that they have done, in memory that outlives them."""
+    """What the processes say that they have done, in memory that outlives them.
+
+    Each note is one store, so that a kill finds it made or not made.
+    """
 
     def __init__(self, producers):
-        self.memory = _kin.Memory(8 + producers * (8 + ROOM))
-        self.producers = producers
+        self.guarded = _kin.Memory(8)
+        self.put = _kin.Memory(producers * 8)
+        self.receipts = _kin.Memory(producers * ROOM)
 
-    def view(self):
-        return memoryview(self.memory).cast("B")
-
-    def put_count(self, producer):
-        return 8 + producer * 8
-
-    def receipt(self, producer, number):
-        return 8 + self.producers * 8 + producer * ROOM + number
+    def views(self):
+        """The two bytes that the lock guards; how far each producer is; who got what."""
+        put, receipts = memoryview(self.put).cast("Q"), memoryview(self.receipts).cast("B")
+        return memoryview(self.guarded).cast("B"), put, receipts
 
 
 def record(producer, number):
@@ -57,31 +57,33 @@ def read(data):
     return RECORD.unpack(body[:16])
 
 
-def locked_step(lock, view):
-    """Two bytes that are equal whenever the lock is free, unless its holder was killed."""
+def locked_step(lock, guarded):
+    """Step two bytes that nobody else may step meanwhile."""
     with lock:
-        view[0] = (view[0] + 1) % 256
-        view[1] = view[0]
+        guarded[0] = (guarded[0] + 1) % 256
+        before = guarded[0]
+        guarded[1] = before
+        assert guarded[0] == before, "two at once"
 
 
 def produce(queue, lock, board, producer):
     warnings.simplefilter("ignore", RuntimeWarning)
-    view = board.view()
+    guarded, put, _ = board.views()
     for number in range(1, ROOM):
         queue.put(record(producer, number))
-        struct.pack_into("<Q", view, board.put_count(producer), number)
+        put[producer] = number
         if number % 5 == 0:
-            locked_step(lock, view)
+            locked_step(lock, guarded)
 
 
 def consume(queue, lock, board):
     warnings.simplefilter("ignore", RuntimeWarning)
-    view = board.view()
+    guarded, _, receipts = board.views()
     for turn, data in enumerate(iter(queue.get, None)):
         producer, number = read(data)
-        view[board.receipt(producer, number)] += 1
+        receipts[producer * ROOM + number] += 1
         if turn % 5 == 0:
-            locked_step(lock, view)
+            locked_step(lock, guarded)
 
 
 class Crew:
@@ -130,15 +132,13 @@ class Crew:
             process.close()
 
     def check(self):
-        view = self.board.view()
+        _, put, receipts = self.board.views()
         lost = 0
         for producer in range(self.hired):
-            (put,) = struct.unpack_from("<Q", view, self.board.put_count(producer))
-            for number in range(1, ROOM):
-                times = view[self.board.receipt(producer, number)]
-                assert times <= 1, "a record came twice"
-                assert number <= put + 1 or times == 0, "a record that nobody put"
-                lost += number <= put and times == 0
+            got = receipts[producer * ROOM : (producer + 1) * ROOM].tobytes()
+            assert set(got) <= {0, 1}, "a record came twice"
+            assert 1 not in got[put[producer] + 2 :], "a record that nobody put"
+            lost += put[producer] - got[1 : put[producer] + 1].count(1)
         assert lost <= self.consumers_killed, (lost, self.consumers_killed)
         return lost
 
@@ -173,7 +173,7 @@ if __name__ == "__main__":
         context.Process(target=work, args=(queue, told), daemon=True).start()
     pids = [told.get() for _ in range(4)]
     queue.put(b"x" * 1000000)
-    print(*pids, flush=True)
+    print(os.fstat(kinfolk._kin.arena_fd()).st_ino, *pids, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -186,17 +186,13 @@ def is_running(pid):
         return False
 
 
-def memory_files():
-    """Processes that have a kinfolk arena open or mapped."""
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{pid}/maps") as file:
-                if "memfd:kinfolk" in file.read():
-                    found.append(int(pid))
-        except OSError:
-            pass
-    return found
+def has_mapped(pid, inode):
+    """Whether process `pid` has the arena with this inode in its memory."""
+    try:
+        with open(f"/proc/{pid}/maps") as file:
+            return any("memfd:kinfolk" in line and f" {inode} " in line for line in file)
+    except OSError:
+        return False
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn", "forkserver"])
@@ -204,13 +200,14 @@ def test_nothing_is_left_when_the_parent_is_killed(start, tmp_path):
     program = tmp_path / "orphans.py"
     program.write_text(ORPHANS)
     shm = set(os.listdir("/dev/shm"))
-    before = set(memory_files())
     done = subprocess.run([sys.executable, program, start], stdout=subprocess.PIPE, text=True)
     assert done.returncode == -signal.SIGKILL
-    pids = [int(pid) for pid in done.stdout.split()]
+    inode, *pids = map(int, done.stdout.split())
     assert len(pids) == 4
     give_up = time.monotonic() + 30
-    while any(map(is_running, pids)) or set(memory_files()) - before:
+    while any(map(is_running, pids)) or any(
+        has_mapped(pid, inode) for pid in filter(str.isdigit, os.listdir("/proc"))
+    ):
         assert time.monotonic() < give_up, "orphans"
         time.sleep(0.01)
     assert set(os.listdir("/dev/shm")) == shm
