@@ -12,8 +12,8 @@ that reducer again.  It does so only after a failure, and what it raises is
 taken for the refusal that it is.  The search goes no deeper than what the path
 could say to a reader, and is given up after `MAX_THINGS` or `MAX_SECONDS`.
 
-What the user's own code raised is left as it is, apart from a note (Python 3.11
-and later); the interpreter's refusals get the path in front of their text.
+A refusal gets the path in front of its text.  Any other error that user code raised
+on the way is left as it is, apart from a note (Python 3.11 and later).
 """
 
 import functools
@@ -59,6 +59,8 @@ def explain(error, roots, pickler):
 
     `roots` maps names, with which the path will begin, to the objects that were pickled.
     """
+    if isinstance(error, (OSError, MemoryError, RecursionError)):
+        return error  # these come of the place or the size, not of one thing
     try:
         found = _search(roots, pickler)
         if found is not None:
@@ -70,23 +72,35 @@ def explain(error, roots, pickler):
 
 def _explain(error, step, hint):
     own = getattr(error, "__kinfolk_unexplained__", error.args)
-    if _is_refusal(error) and own and isinstance(own[0], str):
+    raiser = _raiser(error)
+    if raiser is not None and own and isinstance(own[0], str):
         text = own[0] if step.parent is None else f"{step.path()}: {own[0]}"
         error.__kinfolk_unexplained__ = own
-        error.args = (f"{text}; {hint}", *own[1:])
+        error.args = (f"{text}; {hint}" if raiser is _MACHINERY else text, *own[1:])
     if hasattr(error, "add_note"):
         _replace_note(error, _note(step))
 
 
-def _is_refusal(error):
-    """Whether the pickling machinery raised it: no frame of anybody's code is in between."""
+_MACHINERY, _HOOK = "the pickling machinery", "a hook that refuses"
+
+
+def _raiser(error):
+    """Who has refused: _MACHINERY, _HOOK (an object's own method); None for any other error."""
     if not isinstance(error, (PicklingError, TypeError, AttributeError)):
-        return False
+        return None
     traceback = error.__traceback__
-    while traceback is not None and traceback.tb_next is not None:
+    if traceback is None:
+        return _MACHINERY
+    while traceback.tb_next is not None:
         traceback = traceback.tb_next
-    module = traceback.tb_frame.f_globals.get("__name__", "") if traceback is not None else ""
-    return module == "copyreg" or module.partition(".")[0] == "kinfolk"
+    frame = traceback.tb_frame
+    if frame.f_globals.get("__name__") in _MACHINERY_MODULES:
+        return _MACHINERY
+    return _HOOK if frame.f_code.co_name in _HOOKS else None
+
+
+_MACHINERY_MODULES = ("copyreg", "kinfolk.pickle")
+_HOOKS = ("__getstate__", "__reduce__", "__reduce_ex__", "__getnewargs__", "__getnewargs_ex__")
 
 
 _NOTE = "kinfolk: the way to what cannot be pickled:"

@@ -13,28 +13,72 @@ A name that every member has travels alone, as in the standard library.  That
 is more than thrift: the value of a worker function is also the value of each
 global that it uses, and a program may well use a lock there, or a gigabyte.
 
-The sender must know what its receivers have.  It remembers, at each fork, which
-names stood for which functions and classes (`_at_every_fork`), and is told when a
-fresh member is about to start (`expect_fresh_member`).  What stands outside of the
-guard is read off the main module's source, once.  Whenever any of this is
-unclear the value is sent along, which is never wrong, only longer.
+The sender must know what its receivers have.  At each fork of this process it takes
+down which names stand for which functions and classes; that counts until the child
+has ended, as far as can be told.  It is told when a fresh member is about to start
+(`expect_fresh_member`).  What stands outside of the guard is read off the main module's
+source, once.  Whenever any of this is unclear the value is sent along.
 """
 
 import os
 import sys
 import types
+import weakref
 
 from ._identity import WeakIdMap
 
-__all__ = ["MAIN_MODULES", "expect_fresh_member", "kin_have", "kin_have_module", "outside_guard"]
+__all__ = [
+    "MAIN_MODULES",
+    "expect_fresh_member",
+    "kin_have",
+    "kin_have_module",
+    "note_child",
+    "outside_guard",
+]
 
 #: The main module's names: its own, and the one it has in a child that ran it again.
 MAIN_MODULES = ("__main__", "__mp_main__")
 
 _fresh_expected = False
-_names_at_every_fork = None  # name -> id of the function or class; None before the first fork
-_modules_at_every_fork = None
+_forks = []  # a _Snapshot for each fork after which other names were there, oldest first
 _outside_guard = WeakIdMap()  # main module -> frozenset of names
+
+
+class _Snapshot:
+    """What there was at a fork, or at several in a row: all that the children made then have."""
+
+    def __init__(self, main):
+        self.main = main
+        self.names = {
+            name: id(value)
+            for name, value in list(vars(main).items())
+            if isinstance(value, (types.FunctionType, type))
+        }
+        self.modules = frozenset(sys.modules)
+        self.forks = 1
+        self.known = []  # weak references to the Popen objects of those children that have one
+
+    def is_like(self, other):
+        return (
+            self.main is other.main and self.names == other.names and self.modules == other.modules
+        )
+
+    def has_living(self):
+        """Whether a child made then may be alive."""
+        return self.is_for_good() or any(popen.poll() is None for popen in self.living())
+
+    def is_for_good(self):
+        """Whether children were made of which nothing is known: the program's own os.fork()."""
+        return self.forks > len(self.known)
+
+    def note(self, popen):
+        living = self.living()
+        self.forks -= len(self.known) - len(living)
+        self.known = [weakref.ref(each) for each in (*living, popen)]
+
+    def living(self):
+        popens = [reference() for reference in self.known]
+        return [popen for popen in popens if popen is not None and popen.returncode is None]
 
 
 def expect_fresh_member():
@@ -46,25 +90,51 @@ def expect_fresh_member():
     _fresh_expected = True
 
 
+def note_child(popen):
+    """Note that the fork which the calling thread has just made is that of `popen`.
+
+    By its `poll()` it will be seen when what the child lacks has ceased to matter.
+    """
+    if _forks:
+        _forks[-1].note(popen)
+
+
 def kin_have(qualname, thing):
     """Whether every member of the family finds `thing`, of the main module, under its name."""
-    root = qualname.partition(".")[0]
-    if _names_at_every_fork is not None:
-        # Nested classes and methods came into being with what they are nested in.
-        if _names_at_every_fork.get(root) != id(getattr(sys.modules["__main__"], root, None)):
-            return False
-        if not _fresh_expected:
-            return True
-    return root in outside_guard(sys.modules["__main__"])
+    main, root = sys.modules["__main__"], qualname.partition(".")[0]
+    # Nested classes and methods came into being with what they are nested in.
+    address = id(getattr(main, root, None))
+    if not _all_forks(lambda fork: fork.main is not main or fork.names.get(root) == address):
+        return False
+    # A main module that was run after a fork says nothing about what that fork lacks: the
+    # children of the fork server run it, each by itself.
+    if _forks and _forks[-1].main is main and not _has_fresh_members():
+        return True
+    return root in outside_guard(main)
 
 
 def kin_have_module(name):
     """Whether every member inherited the module `name`, which it could not import."""
-    return (
-        not _fresh_expected
-        and _modules_at_every_fork is not None
-        and name in _modules_at_every_fork
-    )
+    if _has_fresh_members() or not _forks:
+        return False
+    return _all_forks(lambda fork: name in fork.modules)
+
+
+def _all_forks(has_it):
+    """Whether `has_it(fork)` holds for every fork of which children may be alive."""
+    for fork in list(_forks):
+        if has_it(fork):
+            continue
+        if fork.has_living():
+            return False
+        if fork in _forks:
+            _forks.remove(fork)
+    return True
+
+
+def _has_fresh_members():
+    """Whether there are members that share no memory with this one; it may itself be such a one."""
+    return _fresh_expected or sys.modules["__main__"].__name__ == "__mp_main__"
 
 
 def outside_guard(main):
@@ -126,24 +196,31 @@ def _is_guard(ast, test):
     return any(isinstance(node, ast.Name) and node.id == "__name__" for node in ast.walk(test))
 
 
-def _remember_names():
-    global _names_at_every_fork, _modules_at_every_fork
+def _take_snapshot():
     main = sys.modules.get("__main__")
-    now = (
-        {
-            name: id(value)
-            for name, value in list(vars(main).items())
-            if isinstance(value, (types.FunctionType, type))
-        }
-        if main is not None
-        else {}
-    )
-    modules = frozenset(sys.modules)
-    if _names_at_every_fork is not None:
-        before = _names_at_every_fork
-        now = {name: value for name, value in now.items() if before.get(name) == value}
-        modules &= _modules_at_every_fork
-    _names_at_every_fork, _modules_at_every_fork = now, modules
+    if main is None:  # the interpreter is on its way out
+        return
+    now = _Snapshot(main)
+    if _forks and now.is_like(_forks[-1]):
+        _forks[-1].forks += 1
+        return
+    _forks[:] = [fork for fork in _forks if fork.is_for_good() or fork.living()]
+    _merge([fork for fork in _forks if fork.is_for_good() and fork.main is main])
+    _forks.append(now)
 
 
-os.register_at_fork(before=_remember_names)
+def _merge(forks):
+    """Let the last one stand for all: of what counts for good, only what is common to all does."""
+    for fork in forks[:-1]:
+        forks[-1].names = dict(forks[-1].names.items() & fork.names.items())
+        forks[-1].modules &= fork.modules
+        _forks.remove(fork)
+
+
+def _forget_forks():
+    """In the child: whatever its parent's other children lack, the child cannot ask about them."""
+    for fork in _forks:
+        fork.known.clear()
+
+
+os.register_at_fork(before=_take_snapshot, after_in_child=_forget_forks)

@@ -17,7 +17,7 @@ import os
 import sys
 from _thread import RLock
 
-from . import _kin, util
+from . import _kin, _mainnames, util
 from ._wait import readable
 from ._watch import Watch, look_after_parent
 
@@ -98,6 +98,7 @@ class Popen:
             self.pid = os.fork()
             if self.pid == 0:
                 _be_child(process_obj, watch)
+            _mainnames.note_child(self)
         except BaseException:
             watch.abandon()
             raise

@@ -46,6 +46,9 @@ class ForkingPickler(pickle.Pickler):
     Takes the arguments of pickle.Pickler.
     """
 
+    # The receiver is of the family: names that every member has need not be backed by values.
+    kin = True
+
     _extra_reducers = {}
 
     def __init__(self, *args, **kwds):
@@ -69,6 +72,11 @@ class ForkingPickler(pickle.Pickler):
         return buf.getbuffer()
 
     loads = staticmethod(pickle.loads)
+
+    @classmethod
+    def explain(cls, error, parts):
+        """Say in `error` where in `parts`, a dict of what was pickled, the culprit is; return it."""
+        return pickle.explain_failure(error, None, parts=parts, pickler=cls(io.BytesIO()))
 
 
 register = ForkingPickler.register

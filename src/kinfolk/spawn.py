@@ -164,12 +164,16 @@ def pack(process_obj, popen):
 
     Raises what keeps either from being sent.  `popen` is asked to pass on bare descriptors.
     """
-    from . import _kin
+    from . import _kin, pickle, reduction
 
     data = get_preparation_data(process_obj._name)
+    pickle.expect_fresh_member()
     context.set_spawning_popen(popen)
     try:
         return _kin.pack(data), _kin.pack(process_obj)
+    except Exception as error:
+        parts = {name: getattr(process_obj, f"_{name}") for name in ("target", "args", "kwargs")}
+        raise reduction.ForkingPickler.explain(error, parts)
     finally:
         context.set_spawning_popen(None)
 

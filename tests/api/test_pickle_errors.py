@@ -4,6 +4,7 @@ import enum
 import functools
 import io
 import pickle
+import socket
 import sys
 import threading
 import types
@@ -195,10 +196,22 @@ def test_errors_of_the_users_own_code_are_left_alone():
         assert "obj[0]" in error.__notes__[0]
 
 
-def test_a_type_error_of_the_users_code_keeps_its_text():
-    with pytest.raises(TypeError) as caught:
-        kpickle.dumps([Unpicklable()])
-    assert caught.value.args == ("not me",)
+def test_a_refusal_by_the_object_itself_gets_the_path():
+    assert str(failure([Unpicklable()])) == "obj[0]: not me"
+    with socket.socket() as unsendable:
+        assert str(failure({"s": unsendable})).startswith("obj['s']: cannot pickle 'socket' object")
+
+
+def test_bugs_in_the_users_code_keep_their_text():
+    class Buggy:
+        def __getstate__(self):
+            return self.helper()
+
+        def helper(self):
+            return len(5)
+
+    error = failure([Buggy()])
+    assert error.args == ("object of type 'int' has no len()",)
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="notes came with Python 3.11")

@@ -5,8 +5,6 @@ to the same thing, and only there.
 """
 
 import os
-import subprocess
-import sys
 from textwrap import dedent
 
 import pickle_travel
@@ -207,98 +205,6 @@ def test_a_namesake_is_not_taken_for_it(travels):
             def get(self): return 3
     """,
     )
-
-
-def test_kin_names_suffice(tmp_path):
-    """To its family, a program sends what all members have by name, and nothing with it."""
-    script = tmp_path / "program.py"
-    script.write_text(
-        dedent("""
-        import os, threading
-        from kinfolk import pickle as kpickle
-        lock = threading.Lock()
-        def outside():
-            with lock: return 1
-        class Outside: pass
-        try:
-            def tried(): return lock
-        except ImportError:
-            pass
-        if __name__ == "__main__":
-            def send(thing): return kpickle.dumps(thing, kin=True)
-            def by_value(thing): return b"_rebuild" in send(thing)
-            class Inside: pass
-            def inside(): return 1
-            def needs_lock(): return lock
-            kpickle.expect_fresh_member()
-            assert not by_value([outside, Outside(), tried])
-            assert by_value(Inside()) and by_value(inside) and by_value(lambda: outside)
-            try:
-                send(needs_lock)
-            except TypeError as error:
-                assert str(error).startswith("obj.__globals__['lock']: cannot pickle"), error
-            else:
-                raise AssertionError
-            assert b"_rebuild" in kpickle.dumps(Outside())   # strangers get the spare
-    """)
-    )
-    run([script])
-
-
-def test_kin_by_fork_have_what_was_there_before(tmp_path):
-    script = tmp_path / "program.py"
-    script.write_text(
-        dedent("""
-        import os, threading
-        from kinfolk import pickle as kpickle
-        lock = threading.Lock()
-        def by_value(thing): return b"_rebuild" in kpickle.dumps(thing, kin=True)
-        def outside(): return 1
-        if __name__ == "__main__":
-            def before(): return lock
-            class Again: pass
-            pid = os.fork()
-            if pid == 0:
-                os._exit(0)
-            assert os.waitpid(pid, 0)[1] == 0
-            def after(): return 1
-            class Again: pass
-            assert not by_value([before, outside])
-            assert by_value(after) and by_value(Again)
-            globals()["outside"] = lambda: 2
-            outside.__qualname__ = "outside"
-            assert by_value(outside)
-            kpickle.expect_fresh_member()
-            try:
-                by_value(before)
-            except TypeError:
-                pass
-            else:
-                raise AssertionError
-    """)
-    )
-    run([script])
-
-
-@pytest.mark.parametrize("how", ["-c", "stdin"])
-def test_programs_that_cannot_be_run_again(how, tmp_path):
-    program = dedent("""
-        import pickle, subprocess, sys
-        from kinfolk import pickle as kpickle
-        class C:
-            def get(self): return 5
-        def f(x): return x.get()
-        kpickle.expect_fresh_member()
-        data = kpickle.dumps((f, C()), kin=True)
-        loaded = "import pickle, sys; f, c = pickle.loads(sys.stdin.buffer.read()); print(f(c))"
-        done = subprocess.run([sys.executable, "-c", loaded], input=data, stdout=subprocess.PIPE)
-        assert done.stdout.strip() == b"5"
-    """)
-    env = dict(os.environ, PYTHONPATH=pickle_travel.PACKAGE_ROOT)
-    if how == "-c":
-        subprocess.run([sys.executable, "-c", program], env=env, check=True)
-    else:
-        subprocess.run([sys.executable, "-"], input=program.encode(), env=env, check=True)
 
 
 # -- modules ----------------------------------------------------------------------------------------
