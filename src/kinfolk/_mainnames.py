@@ -48,7 +48,8 @@ class _Snapshot:
     """What there was at a fork, or at several in a row: all that the children made then have."""
 
     def __init__(self, main):
-        self.main = main
+        # Weakly: at the interpreter's end the main module is to go when it is done with.
+        self._main = weakref.ref(main)
         self.names = {
             name: id(value)
             for name, value in list(vars(main).items())
@@ -57,6 +58,10 @@ class _Snapshot:
         self.modules = frozenset(sys.modules)
         self.forks = 1
         self.known = []  # weak references to the Popen objects of those children that have one
+
+    @property
+    def main(self):
+        return self._main()
 
     def is_like(self, other):
         return (

@@ -37,14 +37,36 @@ class _End:
     def close(self):
         self._queue.close()
 
-    def poll(self):
-        return not self._queue.empty()
+    def fileno(self):
+        """A descriptor, readable while there is something to get; see _bridge for what it costs."""
+        return self._bridge().fileno()
+
+    def poll(self, timeout=0.0):
+        if timeout == 0.0:
+            return not self._queue.empty()
+        from ._wait import readable
+
+        return readable(self.fileno(), timeout)
 
     def recv(self):
         return self._queue.get()
 
     def send(self, obj):
         self._queue.put(obj)
+
+    def _bridge(self):
+        bridge = self._queue.__dict__.get("_bridge")
+        if bridge is None or not bridge.is_of_this_process():
+            from ._bridge import Bridge
+
+            bridge = self._queue._bridge = Bridge(self._queue)
+        return bridge
+
+
+def _take_down_bridge(queue):
+    bridge = queue.__dict__.pop("_bridge", None)
+    if bridge is not None:
+        bridge.close(queue)
 
 
 class Queue(_kin.Queue):
@@ -70,12 +92,27 @@ class Queue(_kin.Queue):
         if cls.get is not _kin.Queue.get and cls.get_nowait is _kin.Queue.get_nowait:
             cls.get_nowait = _get_nowait
 
+    def __getstate__(self):
+        """What travels besides the queue: nothing, not even what a subclass has added.
+
+        As in the standard library: a subclass may extend this, and __setstate__.
+        """
+        return ()
+
+    def __setstate__(self, state):
+        pass
+
     def empty(self):
         """Return whether there is nothing to get just now.  OSError if closed, and ever used."""
         # "Used": of what was put, not all was declared to be done.
         if self._closed and not _kin.Queue.join(self, 0):
             raise OSError("handle is closed")
         return super().empty()
+
+    def close(self):
+        """Give the queue up in this process: put() and get() raise ValueError from now on."""
+        _take_down_bridge(self)
+        super().close()
 
     def join_thread(self):
         """Do nothing: what was put is in the queue.  To be called after close()."""
@@ -140,6 +177,12 @@ class SimpleQueue(_kin.Queue):
     def __init__(self, *, ctx=None):
         super().__init__()
 
+    def __getstate__(self):
+        return ()
+
+    def __setstate__(self, state):
+        pass
+
     def empty(self):
         """Return whether there is nothing to get just now.  OSError if closed."""
         if self._closed:
@@ -148,6 +191,7 @@ class SimpleQueue(_kin.Queue):
 
     def close(self):
         """Give the queue up in this process: from now on its methods raise OSError."""
+        _take_down_bridge(self)
         super().close()
         # Methods of the instance go before the engine's, which would raise ValueError.
         self.put = self.get = _refuse

@@ -43,6 +43,13 @@ class SemLock:
         """Where the standard library has what does the work, and those who know it look for it."""
         return self
 
+    def __getstate__(self):
+        """What travels besides the lock: what a subclass, or its user, has added."""
+        return self.__dict__
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+
     def _holder(self):
         """Who holds it, as repr() says."""
         if self._is_mine():
