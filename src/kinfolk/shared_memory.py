@@ -150,9 +150,10 @@ class SharedMemory:
             self._mmap = None
         self._close_descriptor()
 
-    def _close_descriptor(self):
+    # The default stands for a global that is gone when the interpreter is nearly so.
+    def _close_descriptor(self, _close=os.close):
         if self._fd >= 0:
-            os.close(self._fd)
+            _close(self._fd)
             self._fd = -1
 
     def unlink(self):
