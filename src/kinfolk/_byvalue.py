@@ -36,7 +36,7 @@ from ._codeparts import names_used, submodules_used
 from ._findable import BY_NAME, BY_SPARE
 from ._fingerprint import LRU_CACHE, fingerprint
 from ._identity import WeakIdMap, token_of
-from ._oddments import learn_late_types, reducers, reduces
+from ._oddments import learn_late_types, reducers, reduces, standing_of
 
 __all__ = [
     "dispatch_table_of",
@@ -98,7 +98,7 @@ def _reduce_function(pickler, function):
     namespace = function.__globals__
     if namespace is _MAKERS:  # the names that every pickle by value mentions
         return NotImplemented
-    standing = _standing(pickler, function)
+    standing = standing_of(pickler, function)
     if standing == BY_NAME:
         return NotImplemented
     home = home_of(pickler, namespace)
@@ -137,12 +137,6 @@ def _attributes(function):
     return found
 
 
-def _standing(pickler, thing):
-    module_name = getattr(thing, "__module__", None)
-    qualname = getattr(thing, "__qualname__", None)
-    return _findable.standing(thing, module_name, qualname, pickler.kin)
-
-
 def _where(standing, thing):
     """The name under which the receiver may have `thing`, with its fingerprint; None if none."""
     if standing != BY_SPARE:
@@ -174,7 +168,7 @@ def _reduce_cell(pickler, cell):
 
 @reduces(LRU_CACHE)
 def _reduce_lru_cache(pickler, wrapper):
-    standing = _standing(pickler, wrapper)
+    standing = standing_of(pickler, wrapper)
     if standing == BY_NAME:
         return NotImplemented
     parameters = wrapper.cache_parameters()
@@ -194,12 +188,12 @@ def _reduce_lru_cache(pickler, wrapper):
 
 def reduce_class(pickler, cls):
     """The reducer of classes, of whatever metaclass."""
-    standing = _standing(pickler, cls)
+    standing = standing_of(pickler, cls)
     if standing == BY_NAME:
         return NotImplemented
     if type(cls) is not type and type(cls) in dispatch_table_of(pickler):
         return NotImplemented
-    alias = _aliases().get(cls)
+    alias = _aliases().get(id(cls))
     if alias is not None:
         return _rebuild.attribute, alias
     if not is_made_in_python(cls):
@@ -219,7 +213,7 @@ def goes_before_instances(pickler, cls):
     return (
         cls.__flags__ & _HEAP_TYPE
         and not cls.__flags__ & _IMMUTABLE_TYPE
-        and _standing(pickler, cls) != BY_NAME
+        and standing_of(pickler, cls) != BY_NAME
     )
 
 
@@ -230,10 +224,13 @@ def dispatch_table_of(pickler):
 
 @functools.lru_cache(None)
 def _aliases():
-    """Classes of the interpreter that know themselves by a name that nobody can import."""
+    """Classes of the interpreter that know themselves by a name that nobody can import.
+
+    By their addresses: how a class hashes is for its metaclass to say.
+    """
     places = {"_collections_abc": _collections_abc, "types": types}
     return {
-        value: (module_name, name)
+        id(value): (module_name, name)
         for module_name, module in places.items()
         for name, value in vars(module).items()
         if isinstance(value, type)

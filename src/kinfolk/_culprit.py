@@ -76,7 +76,7 @@ def _explain(error, step, hint):
     if raiser is not None and own and isinstance(own[0], str):
         text = own[0] if step.parent is None else f"{step.path()}: {own[0]}"
         error.__kinfolk_unexplained__ = own
-        error.args = (f"{text}; {hint}" if raiser is _MACHINERY else text, *own[1:])
+        error.args = (f"{text}; {hint}" if hint and raiser is _MACHINERY else text, *own[1:])
     if hasattr(error, "add_note"):
         _replace_note(error, _note(step))
 
@@ -226,7 +226,7 @@ def _standard_reduction(thing, pickler):
 
 
 def _check_name(thing, module_name, qualname):
-    if thing in (type(None), type(...), type(NotImplemented)):
+    if any(thing is kind for kind in (type(None), type(...), type(NotImplemented))):
         return
     if module_name is None:  # the pickler searches all modules: too long a way for us
         return

@@ -1,6 +1,7 @@
 """What to do about things that cannot be pickled: one line for each kind, for error messages."""
 
 import types
+from _pickle import PickleBuffer
 
 __all__ = ["hint_for", "type_name"]
 
@@ -49,8 +50,10 @@ def type_name(kind):
 
 
 def hint_for(thing, by_value):
-    """What could be done so that `thing` need not travel, or can."""
+    """What could be done so that `thing` need not travel, or can; empty if the error says it."""
     kind = type(thing)
+    if kind is PickleBuffer:
+        return ""
     if kind in _TYPE_HINTS:
         return _TYPE_HINTS[kind]
     if isinstance(thing, (types.FunctionType, type)):

@@ -16,13 +16,21 @@ import types
 import weakref
 from _pickle import PickleBuffer
 
-from . import _findable, _rebuild
+from . import _rebuild
+from ._findable import BY_NAME, standing
 from ._identity import token_of
 
-__all__ = ["learn_late_types", "reducers"]
+__all__ = ["learn_late_types", "reducers", "reduces", "standing_of"]
 
 #: Type -> reducer(pickler, thing).  kinfolk.pickle looks here first.
 reducers = {}
+
+
+def standing_of(pickler, thing):
+    """How `thing` can travel, in what `pickler` writes (see kinfolk._findable)."""
+    module_name = getattr(thing, "__module__", None)
+    qualname = getattr(thing, "__qualname__", None) or getattr(thing, "__name__", None)
+    return standing(thing, module_name, qualname, pickler.kin)
 
 
 def reduces(*kinds):
@@ -40,12 +48,15 @@ def _reduce_method(pickler, method):
     """Methods travel as attributes of what they are bound to, if that is what they are."""
     holder, function = method.__self__, method.__func__
     name = getattr(function, "__name__", None)
-    for owner in (holder if isinstance(holder, type) else type(holder)).__mro__:
+    cls = holder if isinstance(holder, type) else type(holder)
+    for owner in cls.__mro__:
         if name in vars(owner):
             found = vars(owner)[name]
-            if getattr(found, "__func__", found) is function:
+            if getattr(found, "__func__", found) is not function:
+                break
+            if standing_of(pickler, cls) == BY_NAME:
                 return NotImplemented
-            break
+            return _rebuild.method, (holder, name, function)
     return types.MethodType, (function, holder)
 
 
@@ -144,14 +155,8 @@ _DATACLASSES_CONSTANTS = (
 _LATE = {"typing": _learn_typing, "dataclasses": _learn_dataclasses}
 
 
-def _is_by_name(pickler, thing):
-    qualname = getattr(thing, "__qualname__", thing.__name__)
-    module_name = getattr(thing, "__module__", None)
-    return _findable.standing(thing, module_name, qualname, pickler.kin) == _findable.BY_NAME
-
-
 def _reduce_type_variable(pickler, variable):
-    if _is_by_name(pickler, variable):
+    if standing_of(pickler, variable) == BY_NAME:
         return NotImplemented
     options = {}
     for option in ("covariant", "contravariant", "infer_variance"):
@@ -173,7 +178,7 @@ def _reduce_type_variable(pickler, variable):
 
 
 def _reduce_new_type(pickler, made):
-    if _is_by_name(pickler, made):
+    if standing_of(pickler, made) == BY_NAME:
         return NotImplemented
     return _rebuild.new_type, (
         made.__name__,
@@ -188,7 +193,7 @@ def _reduce_origin_attribute(pickler, part):
 
 
 def _reduce_type_alias(pickler, alias):
-    if _is_by_name(pickler, alias):
+    if standing_of(pickler, alias) == BY_NAME:
         return NotImplemented
     return _rebuild.type_alias, (alias.__name__, alias.__value__, alias.__type_params__)
 

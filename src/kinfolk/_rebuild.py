@@ -51,6 +51,7 @@ __all__ = [
     "instance_of",
     "lru_cache",
     "magic_number",
+    "method",
     "module",
     "module_globals",
     "new_type",
@@ -179,6 +180,14 @@ def fill_function(function, state):
             function.__dict__.update(value)
         else:
             setattr(function, name, value)
+
+
+def method(holder, name, function):
+    """The method `name` of `holder`, which may be a class that is still without its contents."""
+    cls = holder if isinstance(holder, type) else type(holder)
+    if any(each in _unfilled for each in cls.__mro__):
+        return types.MethodType(function, holder)
+    return getattr(holder, name)
 
 
 def lru_cache(function, maxsize, typed, where):

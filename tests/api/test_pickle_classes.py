@@ -349,6 +349,47 @@ def test_making_a_class_is_not_repeated(travels):
     )
 
 
+def test_classes_that_hold_their_own_instances_and_methods(travels):
+    travels(
+        """
+        class C:
+            def get(self): return self.n
+            @classmethod
+            def make(cls): return cls.only
+        C.only = C()
+        C.only.n = 5
+        C.maker, C.getter, C.all = C.make, C.only.get, [C, C.only]
+        sent = C.only, C.make, C.getter
+    """,
+        """
+        only, make, getter = got
+        C = type(only)
+        assert C.only is only and C.all[0] is C and C.all[1] is only
+        assert make() is only and C.maker() is only and getter() == 5 and C.getter() == 5
+        assert getter.__func__ is C.get
+    """,
+    )
+
+
+def test_metaclasses_that_answer_for_their_classes(travels):
+    travels(
+        """
+        class Meta(type):
+            def __eq__(cls, other): raise RuntimeError
+            def __hash__(cls): raise RuntimeError
+            def __getattr__(cls, name): return "anything"
+            def __setattr__(cls, name, value): raise RuntimeError
+        class C(metaclass=Meta):
+            def get(self): return super().__repr__()
+        sent = [C, lambda: C()]
+    """,
+        """
+        C, make = got
+        assert type(make()) is C and "C object" in make().get() and C.whatever == "anything"
+    """,
+    )
+
+
 def test_exceptions_and_builtin_bases(travels):
     travels(
         """
