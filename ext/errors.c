@@ -119,6 +119,7 @@ void *kinx_raise(kinx_state *st, kin_err err, const char *thing) {
     case KIN_EBADARENA: raise_plain(PyExc_RuntimeError, err, thing); return NULL;
     case KIN_ECLOSED:
     case KIN_EKIND:
+    case KIN_EBADLIMIT:
     case -EINVAL: raise_plain(PyExc_ValueError, err, thing); return NULL;
     default: break;
     }

@@ -112,7 +112,7 @@ static void takes_its_limit_from_the_environment(void) {
 
 static void refuses_a_limit_that_is_no_size(void) {
     setenv("KINFOLK_ARENA_LIMIT", "much", 1);
-    CHECK_EQ(kin_family_found(NULL, &family), -EINVAL);
+    CHECK_EQ(kin_family_found(NULL, &family), KIN_EBADLIMIT);
 }
 
 static void joins_only_arenas(void) {

@@ -37,7 +37,8 @@ typedef int kin_err;
     X(KIN_EKIND, -2011, "the reference names an object of another kind")                 \
     X(KIN_EOVERRELEASE, -2012, "released more often than acquired")                      \
     X(KIN_ENOTOWNER, -2013, "released by one who does not hold it")                      \
-    X(KIN_ETOOLARGE, -2014, "larger than the arena can ever hold")
+    X(KIN_ETOOLARGE, -2014, "larger than the arena can ever hold")                       \
+    X(KIN_EBADLIMIT, -2015, "KINFOLK_ARENA_LIMIT is no size: a whole number, with K, M, G or T")
 
 #define KIN_ERROR_CODE_(name, code, text) name = (code),
 enum { KIN_OK = 0, KIN_ERRORS(KIN_ERROR_CODE_) KIN_OWNER_DIED = 1 };

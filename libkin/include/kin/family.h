@@ -38,7 +38,7 @@ typedef struct kin_family_options {
 
 /* Found a family with this process as its first member.
  * options: may be NULL.
- * Errors: KIN_EINFAMILY, KIN_EARENAMAP, -ENOMEM, -EMFILE, -ENFILE.
+ * Errors: KIN_EINFAMILY, KIN_EARENAMAP, KIN_EBADLIMIT, -ENOMEM, -EMFILE, -ENFILE.
  * Threads: safe.  Fork: children are members. */
 KIN_API KIN_NODISCARD kin_err kin_family_found(const kin_family_options *options,
                                                kin_family **out);

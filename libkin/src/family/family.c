@@ -47,7 +47,7 @@ static kin_err parse_size(const char *text, uint64_t *out) {
 
 static kin_err default_limit(uint64_t *out) {
     const char *text = getenv("KINFOLK_ARENA_LIMIT");
-    if (text && *text) return parse_size(text, out);
+    if (text && *text) return parse_size(text, out) ? KIN_EBADLIMIT : 0;
     *out = kin__os_memory_total() / 4 * 3;
     return 0;
 }
