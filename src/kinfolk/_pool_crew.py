@@ -1,4 +1,4 @@
-"""What a Pool's engine is made of: crews that make workers, seats, tickets, and a bell.
+"""What a Pool's engine is made of: crews that make workers, seats, tickets, packing and a bell.
 
 A crew knows the one difference between a Pool and a ThreadPool: what a worker is, a process or a
 thread, and which queues reach it.  A `Seat` is a worker as its parent sees it, a `Ticket` a task on
