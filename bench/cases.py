@@ -4,6 +4,7 @@
 
 PACKAGE is multiprocessing or kinfolk; the programs are the same for both.
 """
+
 import importlib
 import sys
 import time
@@ -15,6 +16,7 @@ def case(unit, higher_is_better):
     def add(function):
         CASES[function.__name__] = function, unit, higher_is_better
         return function
+
     return add
 
 
@@ -97,6 +99,7 @@ def there_and_back(mp, item, count, warm_up):
 
 def array(megabytes):
     import numpy
+
     return numpy.ones(megabytes << 17)
 
 

@@ -5,24 +5,29 @@
 Each figure is the best of N fresh interpreters, the two packages taking turns, so
 that a noisy moment of the machine hits both.  ratio: how many times better.
 """
+
 import argparse
 import os
 import subprocess
 import sys
 
+from cases import CASES
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-
-from cases import CASES
 
 PACKAGES = ["multiprocessing", "kinfolk"]
 CASES_PY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "cases.py")
 
 
 def measure(package, name):
-    done = subprocess.run([sys.executable, CASES_PY, package, name], stdout=subprocess.PIPE,
-                          text=True, timeout=300, check=True)
+    done = subprocess.run(
+        [sys.executable, CASES_PY, package, name],
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=300,
+        check=True,
+    )
     return float(done.stdout)
 
 
@@ -58,7 +63,10 @@ def main():
         for row in rows:
             print("| " + " | ".join(row) + " |")
         return
-    table = Table(*heads, title=f"Python {sys.version.split()[0]}, {os.cpu_count()} CPUs, best of {options.rounds}")
+    table = Table(
+        *heads,
+        title=f"Python {sys.version.split()[0]}, {os.cpu_count()} CPUs, best of {options.rounds}",
+    )
     for row in rows:
         table.add_row(*row)
     Console().print(table)

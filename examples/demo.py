@@ -3,6 +3,7 @@
 Each is an ordinary program that says `import multiprocessing`; here it runs as
 `python -m kinfolk program.py`, under each of the three ways to start a child.
 """
+
 import os
 import subprocess
 import sys
@@ -17,19 +18,33 @@ METHODS = ["fork", "spawn", "forkserver"]
 console = Console(highlight=False)
 
 QUESTION = [
-    ("question_getstate.py", "What is pickled, and when?",
-     {"fork": "The child inherited the object with its parent's memory: nothing was pickled.",
-      "spawn": "A fresh interpreter has nothing to inherit: the object went as a pickle, once.",
-      "forkserver": "The child came from a clean template process: the object went as a pickle, once."}),
-    ("question_queue.py", "A Queue is passed to a child, and pickled by pickle.dumps",
-     "The Queue lives in the family's arena, so its pickle is its name there. It works at any time.\n"
-     "(The standard library: RuntimeError, Queue objects should only be shared ... through inheritance.)"),
-    ("question_class.py", "A class that only the main program has, under its guard",
-     "The class went by reference, with its value as the spare for a child that can't find the name.\n"
-     "(The standard library, unless forked: AttributeError: Can't get attribute 'Foo' ...)"),
-    ("late_queue.py", "A Queue through a Queue, to a process older than it",
-     "All that the child has to inherit is the family, once; what is made later travels by name.\n"
-     "(The standard library: the message is lost in a background thread, and the child waits for ever.)"),
+    (
+        "question_getstate.py",
+        "What is pickled, and when?",
+        {
+            "fork": "The child inherited it with its parent's memory: nothing was pickled.",
+            "spawn": "A fresh interpreter has nothing to inherit: the object was pickled, once.",
+            "forkserver": "The child came from a clean template: the object was pickled, once.",
+        },
+    ),
+    (
+        "question_queue.py",
+        "A Queue is passed to a child, and pickled by pickle.dumps",
+        "The Queue lives in the family's arena; its pickle is its name there. It works any time.\n"
+        "(The standard library: RuntimeError: Queue objects should only be shared ...)",
+    ),
+    (
+        "question_class.py",
+        "A class that only the main program has, under its guard",
+        "The class went by reference, with its value as the spare where the name is not found.\n"
+        "(The standard library, unless forked: AttributeError: Can't get attribute 'Foo' ...)",
+    ),
+    (
+        "late_queue.py",
+        "A Queue through a Queue, to a process older than it",
+        "All that a child inherits is the family, once; what is made later travels by name.\n"
+        "(The standard library: lost in a background thread, and the child waits for ever.)",
+    ),
 ]
 
 
@@ -48,8 +63,10 @@ def run(program, method, *options):
 
 
 def main():
-    console.print(f"kinfolk under Python {sys.version.split()[0]}: {len(QUESTION)} programs that say "
-                  "[bold]import multiprocessing[/], run by [bold]python -m kinfolk[/]")
+    console.print(
+        f"kinfolk under Python {sys.version.split()[0]}: {len(QUESTION)} programs that say "
+        "[bold]import multiprocessing[/], run by [bold]python -m kinfolk[/]"
+    )
     for program, title, words in QUESTION:
         console.print(Rule(f"{title} [dim]({program})", align="left"))
         for method in METHODS:
@@ -59,7 +76,9 @@ def main():
         if isinstance(words, str):
             console.print("[green]" + words)
 
-    console.print(Rule("A real job: an index of the standard library [dim](stdlib_index.py)", align="left"))
+    console.print(
+        Rule("A real job: an index of the standard library [dim](stdlib_index.py)", align="left")
+    )
     counted = set()
     for method in METHODS:
         check = ["--check"] if method == METHODS[-1] else []

@@ -1,7 +1,8 @@
 """A Queue sent through a Queue to a process that was started before it existed.
 
-    python -m kinfolk late_queue.py fork|spawn|forkserver
+python -m kinfolk late_queue.py fork|spawn|forkserver
 """
+
 import sys
 from multiprocessing import Process, Queue, set_start_method
 

@@ -5,6 +5,7 @@
 The standard library's spawned child dies with "Can't get attribute 'Foo' on
 <module '__mp_main__' ...>".
 """
+
 import pickle
 import sys
 from multiprocessing import Process, set_start_method

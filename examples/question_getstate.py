@@ -4,6 +4,7 @@
 
 A forked child gets the object from its parent's memory, the others by a message.
 """
+
 import multiprocessing
 import sys
 

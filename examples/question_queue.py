@@ -5,6 +5,7 @@
 The standard library refuses pickle.dumps(queue): "Queue objects should only be
 shared between processes through inheritance".
 """
+
 import pickle
 import sys
 from multiprocessing import Process, Queue, set_start_method

@@ -6,6 +6,7 @@ Every .py file of the interpreter's own library is read, tokenised and counted
 by worker processes that a queue feeds.  Among their arguments are a nested
 function and a lambda.  --check: do the same in this one process, and compare.
 """
+
 import argparse
 import io
 import keyword
@@ -59,8 +60,10 @@ def main():
     is_name = lambda text: not keyword.iskeyword(text)  # noqa: E731
 
     tasks, results = Queue(), Queue()
-    workers = [Process(target=work, args=(tasks, results, read, is_name), daemon=True)
-               for _ in range(options.workers)]
+    workers = [
+        Process(target=work, args=(tasks, results, read, is_name), daemon=True)
+        for _ in range(options.workers)
+    ]
     for worker in workers:
         worker.start()
     paths = list(library_files())
@@ -75,8 +78,10 @@ def main():
     for worker in workers:
         worker.join()
     common = ", ".join(f"{name} {count}" for name, count in total.most_common(5))
-    print(f"{len(paths)} files, {total.total() if hasattr(total, 'total') else sum(total.values())}"
-          f" names, {len(total)} different: {common}")
+    print(
+        f"{len(paths)} files, {total.total() if hasattr(total, 'total') else sum(total.values())}"
+        f" names, {len(total)} different: {common}"
+    )
     if not options.check:
         return
     alone = Counter()

@@ -30,10 +30,10 @@ static notes *said(void) {
 }
 
 static const char *const points[] = {
-    "arena-popped",        "arena-freed",          "arena-claimed",     "journal-store",
-    "member-adopting",     "fork-prepared",        "queue-segment-armed", "queue-segment-linked",
-    "queue-blob-armed",    "queue-push-before",    "queue-push-after",  "queue-pop-before",
-    "queue-pop-after",     "queue-pop-taken",      "blob-claimed",      "queue-waiting",
+    "arena-popped",     "arena-freed",       "arena-claimed",       "journal-store",
+    "member-adopting",  "fork-prepared",     "queue-segment-armed", "queue-segment-linked",
+    "queue-blob-armed", "queue-push-before", "queue-push-after",    "queue-pop-before",
+    "queue-pop-after",  "queue-pop-taken",   "blob-claimed",        "queue-waiting",
 };
 
 /* The number is in each record; every third one is a blob that mentions the lock. */
@@ -225,8 +225,8 @@ int main(void) {
         for (long after = 1; after < 900; after += 1 + after / 3) kill_at(points[i], after);
     hands_locks_on();
     keeps_locks_of_those_who_left();
-    static const char *const burial[] = {"reap-holds", "reap-taken", "lock-buried",
-                                         "journal-store", "arena-freed"};
+    static const char *const burial[] = {"reap-holds", "reap-taken", "lock-buried", "journal-store",
+                                         "arena-freed"};
     for (size_t i = 0; i < sizeof burial / sizeof *burial; i++) buries_the_undertaker(burial[i]);
     return 0;
 }

@@ -8,8 +8,8 @@
 
 static char self[] = "/proc/self/exe";
 
-static kin_err spawn_keeping(const char *word, const char *argument, const int *keep,
-                             size_t count, kin_process *out) {
+static kin_err spawn_keeping(const char *word, const char *argument, const int *keep, size_t count,
+                             kin_process *out) {
     char *argv[] = {self, (char *)word, (char *)argument, NULL};
     kin_spawn what = {.path = self, .argv = argv, .keep_fds = keep, .keep_count = count};
     return kin_process_spawn(&what, out);
@@ -47,8 +47,7 @@ static int run_word(int argc, char **argv) {
     if (strcmp(word, "signal") == 0) raise(number);
     if (strcmp(word, "pause") == 0) pause_for_ever();
     if (strcmp(word, "fds") == 0) say(number, open_fds(getpid()));
-    if (strcmp(word, "env") == 0)
-        say(number, getenv("KIN_TEST") ? getenv("KIN_TEST") : "-");
+    if (strcmp(word, "env") == 0) say(number, getenv("KIN_TEST") ? getenv("KIN_TEST") : "-");
     if (strcmp(word, "signals") == 0) {
         char line[256];
         FILE *status = fopen("/proc/self/status", "r");

@@ -62,8 +62,10 @@ assert after["committed"] < 600 << 20, after  # what is kept warm: a sixteenth o
 """
 
 
-@pytest.mark.skipif(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGESIZE") < 7 << 30,
-                    reason="less than 7 GiB of memory free")
+@pytest.mark.skipif(
+    os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGESIZE") < 7 << 30,
+    reason="less than 7 GiB of memory free",
+)
 def test_four_gibibytes_come_and_go():
     run(FOUR_GIB, KINFOLK_ARENA_LIMIT="6G")
 

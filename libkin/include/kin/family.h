@@ -40,8 +40,7 @@ typedef struct kin_family_options {
  * options: may be NULL.
  * Errors: KIN_EINFAMILY, KIN_EARENAMAP, KIN_EBADLIMIT, -ENOMEM, -EMFILE, -ENFILE.
  * Threads: safe.  Fork: children are members. */
-KIN_API KIN_NODISCARD kin_err kin_family_found(const kin_family_options *options,
-                                               kin_family **out);
+KIN_API KIN_NODISCARD kin_err kin_family_found(const kin_family_options *options, kin_family **out);
 
 /* Join the family whose arena is `fd`.  On success the family owns `fd` and
  * makes it close-on-exec.  The bytes of the arena are checked before use.
@@ -125,8 +124,7 @@ KIN_API KIN_NODISCARD kin_err kin_handle_open(kin_family *family, const kin_ref 
 KIN_API void kin_handle_close(kin_handle *handle);
 
 /* A plain piece of shared memory of `len` bytes, zeroed, aligned to 64. */
-KIN_API KIN_NODISCARD kin_err kin_memory_create(kin_family *family, uint64_t len,
-                                                kin_handle *out);
+KIN_API KIN_NODISCARD kin_err kin_memory_create(kin_family *family, uint64_t len, kin_handle *out);
 /* Where it is mapped in this process, and its length as asked for. */
 KIN_API void *kin_memory_data(const kin_handle *memory);
 KIN_API uint64_t kin_memory_len(const kin_handle *memory);
@@ -147,15 +145,14 @@ typedef struct kin_blob {
 
 /* A blob for `len` bytes (not zeroed) and up to `ref_count` references.
  * Errors: KIN_EARENAFULL, KIN_ETOOLARGE, KIN_ELEFT. */
-KIN_API KIN_NODISCARD kin_err kin_blob_create(kin_family *family, uint64_t len,
-                                              uint32_t ref_count, kin_blob *out);
+KIN_API KIN_NODISCARD kin_err kin_blob_create(kin_family *family, uint64_t len, uint32_t ref_count,
+                                              kin_blob *out);
 /* Add a reference; the blob counts as a holder of the object.
  * Errors: KIN_ESTALE, KIN_EKIND, -ENOSPC (more than announced). */
 KIN_API KIN_NODISCARD kin_err kin_blob_add_ref(kin_blob *blob, const kin_ref *ref);
 /* Take over a blob that another living or dead member has in its hands.
  * Errors: KIN_ESTALE (given back, or taken by someone else), KIN_EKIND. */
-KIN_API KIN_NODISCARD kin_err kin_blob_claim(kin_family *family, const kin_ref *ref,
-                                             kin_blob *out);
+KIN_API KIN_NODISCARD kin_err kin_blob_claim(kin_family *family, const kin_ref *ref, kin_blob *out);
 /* Keep the payload for as long as there are views of it: the blob becomes an
  * object, held by `out`, whose references are given back at once.  Forked
  * children hold it too, and see the same memory.  On success `blob` is closed;

@@ -42,18 +42,17 @@ KIN_API void kin_queue_close(kin_queue *queue); /* the handle; see kin_queue_shu
  * queue is as before), KIN_ECLOSED; with KIN_NOW -EAGAIN: another member is at
  * this side of the queue just now, so that it can't be told; call with a short
  * deadline to wait for it. */
-KIN_API KIN_NODISCARD kin_err kin_queue_push(kin_queue *queue, const void *data,
-                                             uint32_t len, uint32_t tag,
-                                             kin_deadline deadline);
+KIN_API KIN_NODISCARD kin_err kin_queue_push(kin_queue *queue, const void *data, uint32_t len,
+                                             uint32_t tag, kin_deadline deadline);
 /* Put a blob: on success it belongs to the queue and `blob` is closed; on
  * failure it is still the caller's. */
-KIN_API KIN_NODISCARD kin_err kin_queue_push_blob(kin_queue *queue, kin_blob *blob,
-                                                  uint32_t tag, kin_deadline deadline);
+KIN_API KIN_NODISCARD kin_err kin_queue_push_blob(kin_queue *queue, kin_blob *blob, uint32_t tag,
+                                                  kin_deadline deadline);
 /* Take the oldest record.  buffer: room for KIN_RECORD_MAX bytes.
  * Errors: -ETIMEDOUT (the queue stayed empty), -EINTR, KIN_ECLOSED (shut, and
  * empty), -EAGAIN (as for push), -EBADMSG (the queue's bytes are damaged). */
-KIN_API KIN_NODISCARD kin_err kin_queue_pop(kin_queue *queue, void *buffer,
-                                            kin_record *out, kin_deadline deadline);
+KIN_API KIN_NODISCARD kin_err kin_queue_pop(kin_queue *queue, void *buffer, kin_record *out,
+                                            kin_deadline deadline);
 /* How many records are in it, exact at some moment during the call. */
 KIN_API uint64_t kin_queue_len(const kin_queue *queue);
 KIN_API uint64_t kin_queue_maxsize(const kin_queue *queue);

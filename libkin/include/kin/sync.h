@@ -21,8 +21,7 @@ typedef struct kin_lock {
 } kin_lock;
 
 KIN_API KIN_NODISCARD kin_err kin_lock_create(kin_family *family, kin_lock *out);
-KIN_API KIN_NODISCARD kin_err kin_lock_open(kin_family *family, const kin_ref *ref,
-                                            kin_lock *out);
+KIN_API KIN_NODISCARD kin_err kin_lock_open(kin_family *family, const kin_ref *ref, kin_lock *out);
 KIN_API void kin_lock_close(kin_lock *lock);
 /* 0; KIN_OWNER_DIED: the lock is yours, and the one who held it was killed,
  * perhaps half-way through what the lock guards; -ETIMEDOUT; -EINTR. */
@@ -61,8 +60,8 @@ typedef struct kin_semaphore {
 #define KIN_SEMAPHORE_MAX 0x7fffffffu
 
 /* value <= max <= KIN_SEMAPHORE_MAX, else -EINVAL. */
-KIN_API KIN_NODISCARD kin_err kin_semaphore_create(kin_family *family, uint32_t value,
-                                                   uint32_t max, kin_semaphore *out);
+KIN_API KIN_NODISCARD kin_err kin_semaphore_create(kin_family *family, uint32_t value, uint32_t max,
+                                                   kin_semaphore *out);
 KIN_API KIN_NODISCARD kin_err kin_semaphore_open(kin_family *family, const kin_ref *ref,
                                                  kin_semaphore *out);
 KIN_API void kin_semaphore_close(kin_semaphore *semaphore);

@@ -24,8 +24,7 @@
 #include "os/os.h"
 
 static const uint32_t small_size[KIN_SMALL_CLASSES] = {
-    64,   128,  192,  256,  384,  512,  768,   1024,  1536,
-    2048, 3072, 4096, 6144, 8192, 12288, 16384, 32768,
+    64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384, 32768,
 };
 #define SMALL_MAX 32768
 
@@ -82,7 +81,8 @@ kin_block_shm *kin__block_find(const kin_family *family, uint64_t off) {
 }
 
 static bool is_small(const kin_family *family, const kin_block_shm *block) {
-    return (const uint8_t *)block >= (const uint8_t *)kin__at(family, family->arena->first_unit * KIN_UNIT);
+    return (const uint8_t *)block >=
+           (const uint8_t *)kin__at(family, family->arena->first_unit * KIN_UNIT);
 }
 
 void *kin__payload(const kin_family *family, uint64_t off) {
@@ -91,8 +91,8 @@ void *kin__payload(const kin_family *family, uint64_t off) {
 }
 
 uint64_t kin__payload_room(const kin_family *family, uint64_t off) {
-    uint64_t tag = atomic_load_explicit(&unit_block(family, unit_of(off))->tag,
-                                        memory_order_acquire);
+    uint64_t tag =
+        atomic_load_explicit(&unit_block(family, unit_of(off))->tag, memory_order_acquire);
     unsigned class = tag_class(tag);
     return class < KIN_LARGE ? small_size[class] - KIN_HEADER : class_units(class) * KIN_UNIT;
 }
@@ -105,8 +105,7 @@ bool kin__block_retag(kin_block_shm *block, uint64_t expected, uint64_t desired)
     expected |= class;
     /* Both ways: what was written to the block before is seen by who takes it. */
     return atomic_compare_exchange_strong_explicit(&block->tag, &expected, desired | class,
-                                                   memory_order_acq_rel,
-                                                   memory_order_relaxed);
+                                                   memory_order_acq_rel, memory_order_relaxed);
 }
 
 bool kin__block_take(kin_family *family, kin_block_shm *block, uint64_t expected) {
@@ -138,9 +137,9 @@ static uint64_t free_tag(uint64_t head, uint32_t cold) {
 
 static bool head_swap(kin_list_shm *list, uint64_t *head, uint64_t granule, uint32_t epoch) {
     /* Pairs with the acquire loads of the head: who sees a block sees its next. */
-    return atomic_compare_exchange_weak_explicit(
-        list, head, HEAD(granule, epoch, HEAD_CHANGES(*head) + 1), memory_order_acq_rel,
-        memory_order_acquire);
+    return atomic_compare_exchange_weak_explicit(list, head,
+                                                 HEAD(granule, epoch, HEAD_CHANGES(*head) + 1),
+                                                 memory_order_acq_rel, memory_order_acquire);
 }
 
 /* How many blocks a list may offer that are not free before it is taken to be
@@ -148,8 +147,7 @@ static bool head_swap(kin_list_shm *list, uint64_t *head, uint64_t granule, uint
 #define REFUSALS 64
 
 /* Take a block off the list and into the hands of `token`: its offset, or 0. */
-static uint64_t list_take(kin_family *family, kin_list_shm *list, uint32_t cold,
-                          uint32_t token) {
+static uint64_t list_take(kin_family *family, kin_list_shm *list, uint32_t cold, uint32_t token) {
     uint64_t head = atomic_load_explicit(list, memory_order_acquire);
     for (int refusals = 0; refusals < REFUSALS;) {
         uint64_t granule = HEAD_GRANULE(head);
@@ -216,8 +214,7 @@ static void trim(kin_family *family) {
         while ((off = list_take(family, warm_list(family, class), 0, token))) {
             kin_unit_shm *unit = &family->units[unit_of(off)];
             uint64_t touched = atomic_load_explicit(&unit->touched, memory_order_relaxed);
-            atomic_fetch_sub_explicit(&family->arena->warm, (int64_t)touched,
-                                      memory_order_relaxed);
+            atomic_fetch_sub_explicit(&family->arena->warm, (int64_t)touched, memory_order_relaxed);
             cool(family, off);
             list_put(cold_list(family, class), COLD, &unit->block, off,
                      kin__block_tag(&unit->block));
@@ -227,8 +224,8 @@ static void trim(kin_family *family) {
 
 static bool commit(kin_family *family, uint64_t len) {
     kin_arena_shm *arena = family->arena;
-    int64_t before = atomic_fetch_add_explicit(&arena->committed, (int64_t)len,
-                                               memory_order_relaxed);
+    int64_t before =
+        atomic_fetch_add_explicit(&arena->committed, (int64_t)len, memory_order_relaxed);
     if (before + (int64_t)len <= (int64_t)arena->limit) return true;
     atomic_fetch_sub_explicit(&arena->committed, (int64_t)len, memory_order_relaxed);
     return false;
@@ -243,9 +240,8 @@ static void recount(kin_family *family) {
     uint64_t given = kin__os_memory_given(family->fd);
     int64_t counted = atomic_load_explicit(&family->arena->committed, memory_order_relaxed);
     if (given && counted > (int64_t)given)
-        atomic_compare_exchange_strong_explicit(&family->arena->committed, &counted,
-                                                (int64_t)given, memory_order_relaxed,
-                                                memory_order_relaxed);
+        atomic_compare_exchange_strong_explicit(&family->arena->committed, &counted, (int64_t)given,
+                                                memory_order_relaxed, memory_order_relaxed);
 }
 
 static bool commit_hard(kin_family *family, uint64_t len, bool may_reap) {
@@ -271,9 +267,9 @@ static uint64_t units_take(kin_family *family, unsigned class, uint64_t tag) {
         if (count > arena->end_unit - top) return 0;
         uint64_t found = 0;
         kin_block_shm *block = unit_block(family, top);
-        bool mine = atomic_compare_exchange_strong_explicit(
-            &block->tag, &found, tag | class_tag(class), memory_order_acq_rel,
-            memory_order_acquire);
+        bool mine =
+            atomic_compare_exchange_strong_explicit(&block->tag, &found, tag | class_tag(class),
+                                                    memory_order_acq_rel, memory_order_acquire);
         KIN_FAULT("arena-claimed");
         unsigned there = mine ? class : tag_class(found);
         uint64_t next = top + (there < KIN_LARGE ? 1 : class_units(there));
@@ -309,8 +305,8 @@ static kin_err small_take(kin_family *family, unsigned class, uint32_t token, bo
         *off = chunk_take(family, class, token);
         if (*off) return 0;
         uncommit(family, KIN_UNIT);
-        if (atomic_load_explicit(&family->arena->top, memory_order_relaxed)
-            >= family->arena->end_unit)
+        if (atomic_load_explicit(&family->arena->top, memory_order_relaxed) >=
+            family->arena->end_unit)
             return KIN_EARENAFULL;
     }
 }
@@ -319,8 +315,8 @@ static kin_err small_take(kin_family *family, unsigned class, uint32_t token, bo
 static uint64_t large_find(kin_family *family, unsigned class, uint32_t token) {
     uint64_t off = list_take(family, warm_list(family, class), 0, token);
     if (off) {
-        uint64_t touched = atomic_load_explicit(&family->units[unit_of(off)].touched,
-                                                memory_order_relaxed);
+        uint64_t touched =
+            atomic_load_explicit(&family->units[unit_of(off)].touched, memory_order_relaxed);
         atomic_fetch_sub_explicit(&family->arena->warm, (int64_t)touched, memory_order_relaxed);
         return off;
     }
@@ -402,8 +398,8 @@ void kin__block_free(kin_family *family, uint64_t off) {
         large_free(family, off);
         return;
     }
-    uint64_t chunk = atomic_load_explicit(&unit_block(family, unit_of(off))->tag,
-                                          memory_order_relaxed);
+    uint64_t chunk =
+        atomic_load_explicit(&unit_block(family, unit_of(off))->tag, memory_order_relaxed);
     list_put(warm_list(family, tag_class(chunk)), 0, block, off, kin__block_tag(block));
 }
 
@@ -436,8 +432,8 @@ static void rescue(kin_family *family, uint64_t off, kin_block_shm *block, uint6
     (void)size, (void)context;
     uint64_t tag = kin__block_tag(block);
     if (KIN_TAG_STATE(tag) != KIN_FREE) return;
-    unsigned class = tag_class(atomic_load_explicit(&unit_block(family, unit_of(off))->tag,
-                                                    memory_order_relaxed));
+    unsigned class = tag_class(
+        atomic_load_explicit(&unit_block(family, unit_of(off))->tag, memory_order_relaxed));
     uint32_t cold = KIN_TAG_LOW(tag) & COLD;
     kin_list_shm *list = cold ? cold_list(family, class) : warm_list(family, class);
     uint64_t head = atomic_load_explicit(list, memory_order_acquire);

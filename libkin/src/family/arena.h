@@ -35,8 +35,8 @@ void kin__block_put(kin_family *family, kin_block_shm *block, unsigned state, un
 
 /* Call `visit` for every block; it may change and free the one it is given.
  * size: what it occupies, in bytes. */
-typedef void kin__visitor(kin_family *family, uint64_t off, kin_block_shm *block,
-                          uint64_t size, void *context);
+typedef void kin__visitor(kin_family *family, uint64_t off, kin_block_shm *block, uint64_t size,
+                          void *context);
 void kin__blocks_walk(kin_family *family, kin__visitor *visit, void *context);
 /* Put blocks back on the free lists that a member took off or did not get to
  * put on before it died. */

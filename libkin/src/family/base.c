@@ -5,15 +5,16 @@
 #include "fault.h"
 #include "os/os.h"
 
-#define TEXT(name, code, text) case name: return text;
-#define NAME(name, code, text) case name: return #name;
+#define TEXT(name, code, text) \
+    case name: return text;
+#define NAME(name, code, text) \
+    case name: return #name;
 
 const char *kin_strerror(kin_err err) {
     switch (err) {
-        case KIN_OK: return "success";
-        case KIN_OWNER_DIED: return "acquired from a holder that died";
-        KIN_ERRORS(TEXT)
-        default: break;
+    case KIN_OK: return "success";
+    case KIN_OWNER_DIED: return "acquired from a holder that died"; KIN_ERRORS(TEXT)
+    default: break;
     }
     const char *text = err < 0 ? strerrordesc_np(-err) : NULL;
     return text ? text : "unknown error";
@@ -21,9 +22,8 @@ const char *kin_strerror(kin_err err) {
 
 const char *kin_errname(kin_err err) {
     switch (err) {
-        case KIN_OWNER_DIED: return "KIN_OWNER_DIED";
-        KIN_ERRORS(NAME)
-        default: return NULL;
+    case KIN_OWNER_DIED: return "KIN_OWNER_DIED"; KIN_ERRORS(NAME)
+    default: return NULL;
     }
 }
 

@@ -31,8 +31,8 @@ static kin_blob_shm *layout(const kin_family *family, uint64_t off) {
 static bool is_whole(const kin_family *family, uint64_t off, const kin_blob_shm *shm) {
     uint64_t room = kin__payload_room(family, off);
     uint64_t start = kin__off(family, shm);
-    return shm->ref_room <= room / 8 && shm->data >= start && shm->data - start <= room
-           && shm->len <= room - (shm->data - start);
+    return shm->ref_room <= room / 8 && shm->data >= start && shm->data - start <= room &&
+           shm->len <= room - (shm->data - start);
 }
 
 static void open_as(kin_family *family, uint64_t off, uint64_t serial, kin_blob *out) {
@@ -87,8 +87,7 @@ kin_err kin_blob_claim(kin_family *family, const kin_ref *ref, kin_blob *out) {
         uint64_t tag = kin__block_tag(block);
         uint64_t serial = atomic_load_explicit(&block->serial, memory_order_acquire);
         if (serial != ref->serial || ref->serial == 0) return KIN_ESTALE;
-        if (KIN_TAG_STATE(tag) != KIN_HAND || KIN_TAG_KIND(tag) != KIN_KIND_BLOB)
-            return KIN_ESTALE;
+        if (KIN_TAG_STATE(tag) != KIN_HAND || KIN_TAG_KIND(tag) != KIN_KIND_BLOB) return KIN_ESTALE;
         if (!kin__block_take(family, block, tag)) continue;
         if (KIN_TAG_LOW(tag) == kin__token(family)) /* it was counted already */
             atomic_fetch_sub_explicit(&family->hands, 1, memory_order_relaxed);
@@ -118,10 +117,10 @@ static void forget(kin_blob *blob) {
 static bool grasp(kin_blob *blob) {
     uint32_t token = kin__token(blob->family);
     kin_block_shm *block = block_of(blob);
-    return token && blob->holder == token
-           && atomic_load_explicit(&block->serial, memory_order_acquire) == blob->ref.serial
-           && kin__block_retag(block, in_hand(token, KIN_KIND_BLOB),
-                               in_hand(token, KIN_KIND_ENDING_BLOB));
+    return token && blob->holder == token &&
+           atomic_load_explicit(&block->serial, memory_order_acquire) == blob->ref.serial &&
+           kin__block_retag(block, in_hand(token, KIN_KIND_BLOB),
+                            in_hand(token, KIN_KIND_ENDING_BLOB));
 }
 
 void kin_blob_free(kin_blob *blob) {

@@ -60,7 +60,8 @@ static void lay_out(kin_arena_shm *arena, uint64_t reserve) {
     arena->reserved = reserve;
     arena->members_off = 4096;
     arena->units_off = align_up(4096 + sizeof(kin_member_shm) * KIN_MEMBERS, 4096);
-    arena->first_unit = align_up(arena->units_off + sizeof(kin_unit_shm) * units, KIN_UNIT) / KIN_UNIT;
+    arena->first_unit =
+        align_up(arena->units_off + sizeof(kin_unit_shm) * units, KIN_UNIT) / KIN_UNIT;
     arena->end_unit = units;
 }
 
@@ -136,8 +137,8 @@ static kin_err enter(kin_family **out) {
     static bool prepared_for_fork;
     kin_err err = kin__member_enter(&self);
     if (err) return err;
-    if (!prepared_for_fork
-        && pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child))
+    if (!prepared_for_fork &&
+        pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child))
         return -ENOMEM;
     prepared_for_fork = true;
     atomic_store_explicit(&present, &self, memory_order_release);
@@ -196,11 +197,11 @@ static bool is_sound(const kin_arena_shm *found, uint64_t len) {
     kin_arena_shm plan = {0};
     if (len < RESERVE_MIN || len > KIN_ARENA_MAX || len % KIN_UNIT) return false;
     lay_out(&plan, len);
-    return found->magic == plan.magic && found->format == plan.format
-           && found->members_len == plan.members_len && found->reserved == plan.reserved
-           && found->members_off == plan.members_off && found->units_off == plan.units_off
-           && found->first_unit == plan.first_unit && found->end_unit == plan.end_unit
-           && found->limit != 0 && found->limit <= len;
+    return found->magic == plan.magic && found->format == plan.format &&
+           found->members_len == plan.members_len && found->reserved == plan.reserved &&
+           found->members_off == plan.members_off && found->units_off == plan.units_off &&
+           found->first_unit == plan.first_unit && found->end_unit == plan.end_unit &&
+           found->limit != 0 && found->limit <= len;
 }
 
 static kin_err join(int fd, kin_family **out) {

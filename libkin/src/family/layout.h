@@ -21,9 +21,9 @@
 #define KIN_CACHE_LINE 64
 
 #define KIN_UNIT ((uint64_t)65536)
-#define KIN_GRANULE 64              /* blocks lie on multiples of this */
-#define KIN_ARENA_MAX (1ull << 42)  /* what 36 bits of granules reach: 4 TiB */
-#define KIN_MEMBERS 8192            /* 13 bits of a token */
+#define KIN_GRANULE 64             /* blocks lie on multiples of this */
+#define KIN_ARENA_MAX (1ull << 42) /* what 36 bits of granules reach: 4 TiB */
+#define KIN_MEMBERS 8192           /* 13 bits of a token */
 
 /* Size classes.  The small ones share units ("chunks"); class KIN_LARGE + k is
  * a run of 2^k units. */
@@ -109,7 +109,7 @@ enum kin__member_state {
     (((uint64_t)(state) << 56) | ((uint64_t)(gen) << 32) | (uint32_t)(guardian))
 #define KIN_ROW_STATE(word) ((unsigned)((word) >> 56) & 0xf)
 #define KIN_ROW_GEN(word) ((uint32_t)((word) >> 32) & ((1u << KIN_GENERATION_BITS) - 1))
-#define KIN_ROW_GUARDIAN(word) ((uint32_t)(word)&KIN_TOKEN_MASK)
+#define KIN_ROW_GUARDIAN(word) ((uint32_t)(word) & KIN_TOKEN_MASK)
 
 #define KIN_TOKEN(slot, gen) (((uint32_t)(slot) << KIN_GENERATION_BITS) | (gen))
 #define KIN_TOKEN_SLOT(token) ((token) >> KIN_GENERATION_BITS)

@@ -39,16 +39,17 @@ static bool change(kin_member_shm *row, uint64_t from, uint64_t to) {
 static bool life_init(kin_member_shm *row) {
     pthread_mutexattr_t attributes;
     if (pthread_mutexattr_init(&attributes)) return false;
-    bool done = !pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED)
-                && !pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST)
-                && !pthread_mutex_init(&row->life, &attributes);
+    bool done = !pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED) &&
+                !pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST) &&
+                !pthread_mutex_init(&row->life, &attributes);
     pthread_mutexattr_destroy(&attributes);
     return done;
 }
 
 /* Make a row that is this thread's alone ready to be taken up. */
 static void furnish(kin_member_shm *row) {
-    uint32_t flags = atomic_load_explicit(&row->flags, memory_order_relaxed) & KIN_MEMBER_LIFE_READY;
+    uint32_t flags =
+        atomic_load_explicit(&row->flags, memory_order_relaxed) & KIN_MEMBER_LIFE_READY;
     /* Once and for all: later users of the row find it unlocked. */
     if (!flags && life_init(row)) flags = KIN_MEMBER_LIFE_READY;
     atomic_store_explicit(&row->flags, flags, memory_order_relaxed);
@@ -84,8 +85,8 @@ static uint32_t take_row(kin_family *family, uint32_t guardian) {
 }
 
 static bool hold_life(kin_member_shm *row) {
-    if (!(atomic_load_explicit(&row->flags, memory_order_relaxed) & KIN_MEMBER_LIFE_READY)
-        || !kin__os_is_main_thread())
+    if (!(atomic_load_explicit(&row->flags, memory_order_relaxed) & KIN_MEMBER_LIFE_READY) ||
+        !kin__os_is_main_thread())
         return false;
     int got = pthread_mutex_lock(&row->life);
     if (got == EOWNERDEAD) got = pthread_mutex_consistent(&row->life);
@@ -98,8 +99,7 @@ bool kin__member_adopt(kin_family *family, uint32_t token) {
     if (KIN_ROW_GEN(word) != KIN_TOKEN_GEN(token) || KIN_ROW_STATE(word) != KIN_ROW_PREPARED)
         return false;
     bool watched = hold_life(row);
-    if (watched)
-        atomic_fetch_or_explicit(&row->flags, KIN_MEMBER_WATCHED, memory_order_relaxed);
+    if (watched) atomic_fetch_or_explicit(&row->flags, KIN_MEMBER_WATCHED, memory_order_relaxed);
     else
         atomic_store_explicit(&row->started, kin__os_process_started(kin__os_pid()),
                               memory_order_relaxed);
@@ -136,8 +136,7 @@ static bool process_alive(kin_member_shm *row) {
     if (!(atomic_load_explicit(&row->flags, memory_order_relaxed) & KIN_MEMBER_WATCHED)) {
         int pid = atomic_load_explicit(&row->pid, memory_order_relaxed);
         uint64_t started = atomic_load_explicit(&row->started, memory_order_relaxed);
-        return started == 0 ? kin__os_process_exists(pid)
-                            : kin__os_process_started(pid) == started;
+        return started == 0 ? kin__os_process_exists(pid) : kin__os_process_started(pid) == started;
     }
     int got = pthread_mutex_trylock(&row->life);
     if (got == EBUSY) return true;
@@ -148,8 +147,8 @@ static bool process_alive(kin_member_shm *row) {
 
 static bool abandoned(kin_family *family, kin_member_shm *row, uint64_t word) {
     uint32_t guardian = KIN_ROW_GUARDIAN(word), me = kin__token(family);
-    int64_t age = kin__os_clock()
-                  - (int64_t)atomic_load_explicit(&row->prepared_at, memory_order_relaxed);
+    int64_t age =
+        kin__os_clock() - (int64_t)atomic_load_explicit(&row->prepared_at, memory_order_relaxed);
     if (guardian == me) return age > FORGOTTEN_NS;
     kin_member_shm *parent = kin__member_row(family, guardian);
     if (parent == row) return age > FORGOTTEN_NS; /* it was to be its own */
@@ -162,9 +161,9 @@ bool kin__member_alive(kin_family *family, uint32_t token) {
     uint64_t word = atomic_load_explicit(&row->word, memory_order_acquire);
     if (KIN_ROW_GEN(word) != KIN_TOKEN_GEN(token)) return false;
     switch (KIN_ROW_STATE(word)) {
-        case KIN_ROW_ALIVE: return process_alive(row);
-        case KIN_ROW_PREPARED: return !abandoned(family, row, word);
-        default: return false;
+    case KIN_ROW_ALIVE: return process_alive(row);
+    case KIN_ROW_PREPARED: return !abandoned(family, row, word);
+    default: return false;
     }
 }
 
@@ -185,11 +184,11 @@ static bool process_dead_for_sure(kin_member_shm *row) {
 static bool is_to_be_cleared(kin_family *family, kin_member_shm *row, uint64_t word) {
     uint32_t guardian = KIN_ROW_GUARDIAN(word);
     switch (KIN_ROW_STATE(word)) {
-        case KIN_ROW_ALIVE: return process_dead_for_sure(row);
-        case KIN_ROW_PREPARED: return abandoned(family, row, word);
-        case KIN_ROW_REAPING:
-            return guardian != kin__token(family) && !kin__member_alive(family, guardian);
-        default: return false;
+    case KIN_ROW_ALIVE: return process_dead_for_sure(row);
+    case KIN_ROW_PREPARED: return abandoned(family, row, word);
+    case KIN_ROW_REAPING:
+        return guardian != kin__token(family) && !kin__member_alive(family, guardian);
+    default: return false;
     }
 }
 

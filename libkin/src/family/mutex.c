@@ -1,7 +1,7 @@
 #include "mutex.h"
 
-#include "os/os.h"
 #include "members.h"
+#include "os/os.h"
 
 /* How long to spin before parking: about the time of a short critical section. */
 #define SPINS 100
@@ -10,16 +10,14 @@
 
 static bool take(kin_mutex_shm *mutex, uint32_t from, uint32_t to) {
     /* acquire pairs with the release in kin__mutex_unlock */
-    return atomic_compare_exchange_strong_explicit(&mutex->word, &from, to,
-                                                   memory_order_acquire,
+    return atomic_compare_exchange_strong_explicit(&mutex->word, &from, to, memory_order_acquire,
                                                    memory_order_relaxed);
 }
 
 static bool spin(kin_family *family, kin_mutex_shm *mutex, uint32_t token) {
     if (family->cpus < 2) return false;
     for (int i = 0; i < SPINS; i++) {
-        if (atomic_load_explicit(&mutex->word, memory_order_relaxed) == 0
-            && take(mutex, 0, token))
+        if (atomic_load_explicit(&mutex->word, memory_order_relaxed) == 0 && take(mutex, 0, token))
             return true;
         kin__os_pause();
     }
@@ -29,8 +27,7 @@ static bool spin(kin_family *family, kin_mutex_shm *mutex, uint32_t token) {
 /* One park of at most PATIENCE_NS.  A time-out that is ours is no error. */
 static kin_err park(kin_mutex_shm *mutex, uint32_t seen, kin_deadline deadline) {
     kin_deadline patience = kin__os_clock() + PATIENCE_NS;
-    kin_err err = kin__os_park(&mutex->word, seen,
-                               patience < deadline ? patience : deadline);
+    kin_err err = kin__os_park(&mutex->word, seen, patience < deadline ? patience : deadline);
     if (err == -EINTR) return err;
     if (err == -ETIMEDOUT && patience >= deadline) return err;
     return 0;
@@ -58,8 +55,7 @@ static kin_err lock_slow(kin_family *family, kin_mutex_shm *mutex, kin_deadline 
     }
 }
 
-kin_err kin__mutex_lock_until(kin_family *family, kin_mutex_shm *mutex,
-                              kin_deadline deadline) {
+kin_err kin__mutex_lock_until(kin_family *family, kin_mutex_shm *mutex, kin_deadline deadline) {
     uint32_t token = kin__token(family);
     if (token && take(mutex, 0, token)) return 0;
     return lock_slow(family, mutex, deadline);

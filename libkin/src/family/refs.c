@@ -215,8 +215,7 @@ void kin__holds_release(kin_family *family, kin_member_shm *row) {
 
 /* -- Objects and handles ------------------------------------------------------------ */
 
-kin_err kin__object_adopt(kin_family *family, uint64_t off, uint64_t serial,
-                          kin_handle *out) {
+kin_err kin__object_adopt(kin_family *family, uint64_t off, uint64_t serial, kin_handle *out) {
     uint32_t index;
     kin_err err = index_take(family, &index);
     if (err) return err;
@@ -280,8 +279,7 @@ kin_err kin_handle_open(kin_family *family, const kin_ref *ref, kin_handle *out)
     return 0;
 }
 
-kin_err kin__object_open(kin_family *family, const kin_ref *ref, unsigned kind,
-                         kin_handle *out) {
+kin_err kin__object_open(kin_family *family, const kin_ref *ref, unsigned kind, kin_handle *out) {
     return ref->kind == kind ? kin_handle_open(family, ref, out) : KIN_EKIND;
 }
 

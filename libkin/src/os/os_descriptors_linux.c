@@ -86,8 +86,7 @@ void kin__os_close_range_slow(unsigned first, unsigned last) {
 }
 
 static void close_range_of(unsigned first, unsigned last) {
-    if (syscall(SYS_close_range, first, last, 0) != 0)
-        kin__os_close_range_slow(first, last);
+    if (syscall(SYS_close_range, first, last, 0) != 0) kin__os_close_range_slow(first, last);
 }
 
 void kin__os_close_others(const int *keep, size_t count) {
@@ -159,8 +158,7 @@ int64_t kin__os_uid(void) {
 
 union control {
     struct cmsghdr align;
-    char bytes[CMSG_SPACE(KIN__OS_MESSAGE_FDS * sizeof(int)) +
-               CMSG_SPACE(sizeof(struct ucred))];
+    char bytes[CMSG_SPACE(KIN__OS_MESSAGE_FDS * sizeof(int)) + CMSG_SPACE(sizeof(struct ucred))];
 };
 
 static struct cmsghdr *attach(struct msghdr *header, struct cmsghdr *part, int type,

@@ -122,7 +122,8 @@ static uint64_t record_room(uint32_t len) {
 }
 
 static uint64_t segment_len(const kin_cursor_shm *old, uint64_t need) {
-    uint64_t len = old->segment ? kin__min((old->end - old->segment) * 4, SEGMENT_LAST) : SEGMENT_FIRST;
+    uint64_t len =
+        old->segment ? kin__min((old->end - old->segment) * 4, SEGMENT_LAST) : SEGMENT_FIRST;
     return kin__max(len, need);
 }
 
@@ -159,8 +160,8 @@ static kin_err make_room(kin_family *family, kin_queue_shm *shm, kin_cursor_shm 
 }
 
 /* With the tail locked. */
-static kin_err write_record(kin_family *family, kin_queue_shm *shm, const void *data,
-                            uint32_t len, uint32_t what, kin_blob *blob) {
+static kin_err write_record(kin_family *family, kin_queue_shm *shm, const void *data, uint32_t len,
+                            uint32_t what, kin_blob *blob) {
     uint64_t count = passed(&shm->pushed);
     kin_cursor_shm cursor = shm->tail.cursor[count & 1];
     kin_err err = make_room(family, shm, &cursor, record_room(len));
@@ -207,8 +208,8 @@ static void stand_in(kin_bell_shm *bell, bool more) {
     if (more) kin__bell_ring(bell, 1);
 }
 
-static kin_err push(kin_queue *queue, const void *data, uint32_t len, uint32_t what,
-                    kin_blob *blob, kin_deadline deadline) {
+static kin_err push(kin_queue *queue, const void *data, uint32_t len, uint32_t what, kin_blob *blob,
+                    kin_deadline deadline) {
     kin_family *family = queue->handle.family;
     kin_queue_shm *shm = queue->handle.shm;
     kin_err err = kin__may(family);
@@ -234,12 +235,11 @@ kin_err kin_queue_push(kin_queue *queue, const void *data, uint32_t len, uint32_
     return push(queue, data, len, tag & KIN_RECORD_TAG, NULL, deadline);
 }
 
-kin_err kin_queue_push_blob(kin_queue *queue, kin_blob *blob, uint32_t tag,
-                            kin_deadline deadline) {
+kin_err kin_queue_push_blob(kin_queue *queue, kin_blob *blob, uint32_t tag, kin_deadline deadline) {
     if (blob->holder != kin__token(queue->handle.family)) return KIN_ESTALE;
     kin_name_shm name = {.off = blob->ref.off, .serial = blob->ref.serial};
-    kin_err err = push(queue, &name, sizeof name, (tag & KIN_RECORD_TAG) | KIN_RECORD_BLOB, blob,
-                       deadline);
+    kin_err err =
+        push(queue, &name, sizeof name, (tag & KIN_RECORD_TAG) | KIN_RECORD_BLOB, blob, deadline);
     if (!err) blob->family = NULL;
     return err;
 }
@@ -249,8 +249,8 @@ kin_err kin_queue_push_blob(kin_queue *queue, kin_blob *blob, uint32_t tag,
 /* Is there a record's header and `len` bytes at the cursor?  Shared bytes are not
  * trusted to lead out of their segment. */
 static bool fits(const kin_cursor_shm *cursor, uint64_t len) {
-    return cursor->end >= cursor->at
-           && cursor->end - cursor->at >= sizeof(kin_record_shm) + (uint64_t)len;
+    return cursor->end >= cursor->at &&
+           cursor->end - cursor->at >= sizeof(kin_record_shm) + (uint64_t)len;
 }
 
 /* Where the oldest record is: the head's cursor, moved over a jump.  *left: the
@@ -419,11 +419,11 @@ void kin__queue_end(kin_family *family, uint64_t off) {
 
 /* Does a dead member's death matter here: a side left locked, a bell not rung? */
 static bool is_left_over(kin_queue_shm *shm, uint32_t token) {
-    return kin__mutex_is_held_by(&shm->tail.mutex, token)
-           || kin__mutex_is_held_by(&shm->head.mutex, token)
-           || atomic_load_explicit(&shm->pushed.bell.waiting, memory_order_relaxed)
-           || atomic_load_explicit(&shm->popped.bell.waiting, memory_order_relaxed)
-           || atomic_load_explicit(&shm->all_done.waiting, memory_order_relaxed);
+    return kin__mutex_is_held_by(&shm->tail.mutex, token) ||
+           kin__mutex_is_held_by(&shm->head.mutex, token) ||
+           atomic_load_explicit(&shm->pushed.bell.waiting, memory_order_relaxed) ||
+           atomic_load_explicit(&shm->popped.bell.waiting, memory_order_relaxed) ||
+           atomic_load_explicit(&shm->all_done.waiting, memory_order_relaxed);
 }
 
 void kin__queue_bury(kin_family *family, uint64_t off, uint32_t token) {
@@ -431,11 +431,9 @@ void kin__queue_bury(kin_family *family, uint64_t off, uint32_t token) {
     if (!is_left_over(shm, token)) return;
     kin_handle pin;
     if (kin__object_pin(family, off, KIN_KIND_QUEUE, &pin)) return;
-    if (kin__mutex_is_held_by(&shm->tail.mutex, token)
-        && lock_tail(family, shm, KIN_FOREVER) == 0)
+    if (kin__mutex_is_held_by(&shm->tail.mutex, token) && lock_tail(family, shm, KIN_FOREVER) == 0)
         kin__mutex_unlock(&shm->tail.mutex);
-    if (kin__mutex_is_held_by(&shm->head.mutex, token)
-        && lock_head(family, shm, KIN_FOREVER) == 0)
+    if (kin__mutex_is_held_by(&shm->head.mutex, token) && lock_head(family, shm, KIN_FOREVER) == 0)
         kin__mutex_unlock(&shm->head.mutex);
     /* It may have been killed on its way to ring. */
     kin__bell_ring(&shm->pushed.bell, INT32_MAX);

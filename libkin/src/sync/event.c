@@ -43,8 +43,8 @@ void kin_event_set(kin_event *event) {
     uint32_t seen = look(shm);
     do {
         if (seen & IS_SET) return;
-    } while (!atomic_compare_exchange_weak_explicit(&shm->word, &seen, seen + 3, memory_order_seq_cst,
-                                                    memory_order_relaxed));
+    } while (!atomic_compare_exchange_weak_explicit(&shm->word, &seen, seen + 3,
+                                                    memory_order_seq_cst, memory_order_relaxed));
     /* seq_cst, here and in the wait: either we see `waiting`, or it sees the word */
     if (atomic_exchange_explicit(&shm->waiting, 0, memory_order_seq_cst))
         kin__os_wake(&shm->word, INT32_MAX);

@@ -8,20 +8,20 @@
  * locks (lock_bury), leaving word of it to the next holder.  If it left
  * normally the lock stays held, as the standard library has it: another process
  * may release it yet.  docs/locks.md says why. */
-#include "kin/sync.h"
 #include "family/arena.h"
-#include "family/members.h"
 #include "family/fault.h"
+#include "family/members.h"
 #include "family/refs.h"
+#include "kin/sync.h"
 #include "os/os.h"
 #include "park.h"
 #include "sync_kinds.h"
 
 typedef struct kin_lock_shm {
     _Atomic uint32_t word;
-    _Atomic uint32_t news; /* pid of a holder that was killed, for the next one */
-    _Atomic uint32_t died; /* the last such pid */
-    uint32_t depth;        /* RLock: guarded by the lock itself */
+    _Atomic uint32_t news;   /* pid of a holder that was killed, for the next one */
+    _Atomic uint32_t died;   /* the last such pid */
+    uint32_t depth;          /* RLock: guarded by the lock itself */
     _Atomic uint64_t holder; /* RLock: token and thread id */
 } kin_lock_shm;
 
@@ -92,8 +92,8 @@ static void bury(kin_family *family, uint64_t off, unsigned kind, uint32_t token
     kin_handle pin;
     if (kin__object_pin(family, off, kind, &pin)) return;
     if (owner(shm) == token) {
-        int32_t pid = atomic_load_explicit(&kin__member_row(family, token)->pid,
-                                           memory_order_relaxed);
+        int32_t pid =
+            atomic_load_explicit(&kin__member_row(family, token)->pid, memory_order_relaxed);
         atomic_store_explicit(&shm->died, (uint32_t)pid, memory_order_relaxed);
         atomic_store_explicit(&shm->news, (uint32_t)pid, memory_order_relaxed);
         atomic_store_explicit(&shm->holder, 0, memory_order_relaxed);
@@ -165,8 +165,7 @@ static uint64_t caller(const kin_family *family) {
 
 static bool is_mine(const kin_rlock *lock) {
     const kin_lock_shm *shm = lock->handle.shm;
-    return atomic_load_explicit(&shm->holder, memory_order_relaxed)
-           == caller(lock->handle.family);
+    return atomic_load_explicit(&shm->holder, memory_order_relaxed) == caller(lock->handle.family);
 }
 
 kin_err kin_rlock_create(kin_family *family, kin_rlock *out) {

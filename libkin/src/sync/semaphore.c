@@ -50,8 +50,7 @@ static kin_err acquire_slow(kin_family *family, kin_semaphore_shm *shm, kin_dead
     }
 }
 
-kin_err kin_semaphore_create(kin_family *family, uint32_t value, uint32_t max,
-                             kin_semaphore *out) {
+kin_err kin_semaphore_create(kin_family *family, uint32_t value, uint32_t max, kin_semaphore *out) {
     if (max > KIN_SEMAPHORE_MAX || value > max) return -EINVAL;
     kin_handle handle;
     kin_err err = kin__object_new(family, sizeof(kin_semaphore_shm), &handle);
