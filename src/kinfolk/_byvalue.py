@@ -41,7 +41,7 @@ from ._oddments import learn_late_types, reducers, reduces, standing_of
 __all__ = [
     "dispatch_table_of",
     "function_parts",
-    "goes_before_instances",
+    "may_go_by_value",
     "module_parts",
     "reduce_class",
     "reduce_module",
@@ -196,25 +196,12 @@ def reduce_class(pickler, cls):
     alias = _aliases().get(id(cls))
     if alias is not None:
         return _rebuild.attribute, alias
-    if not is_made_in_python(cls):
+    if not _is_made_in_python(cls):
         return NotImplemented
     learn_late_types()
     maker, arguments = creation_of(cls)
     arguments = (token_of(cls), _where(standing, cls), *arguments)
     return maker, arguments, class_parts(cls), None, None, _rebuild.fill_class
-
-
-def goes_before_instances(pickler, cls):
-    """Whether instances of `cls` should be preceded by it: it goes by value.
-
-    The class's own value may lead to the instance, through a closure or a global.
-    The standard order, class after state, would then ask that for its state twice.
-    """
-    return (
-        cls.__flags__ & _HEAP_TYPE
-        and not cls.__flags__ & _IMMUTABLE_TYPE
-        and standing_of(pickler, cls) != BY_NAME
-    )
 
 
 def dispatch_table_of(pickler):
@@ -243,11 +230,14 @@ _HEAP_TYPE = 1 << 9
 _IMMUTABLE_TYPE = 1 << 8
 
 
-def is_made_in_python(cls):
+def may_go_by_value(cls):
+    """Whether `cls` may have been made in Python; sure only of the interpreter's own classes."""
+    return cls.__flags__ & _HEAP_TYPE and not cls.__flags__ & _IMMUTABLE_TYPE
+
+
+def _is_made_in_python(cls):
     """Whether `cls` has a value that could be sent: a class made in C cannot be made again."""
-    if not cls.__flags__ & _HEAP_TYPE or cls.__flags__ & _IMMUTABLE_TYPE:
-        return False
-    return not any(
+    return may_go_by_value(cls) and not any(
         isinstance(value, types.MethodDescriptorType) and value.__objclass__ is cls
         for value in vars(cls).values()
     )

@@ -29,17 +29,19 @@ from types import FunctionType, ModuleType
 
 from ._byvalue import (
     dispatch_table_of,
-    goes_before_instances,
+    may_go_by_value,
     reduce_class,
     reduce_module,
     reducers,
 )
 from ._findable import (
+    BY_NAME,
     list_registry_pickle_by_value,
     register_pickle_by_value,
     unregister_pickle_by_value,
 )
 from ._mainnames import expect_fresh_member
+from ._oddments import standing_of
 from ._rebuild import instance_of
 
 __all__ = [
@@ -83,7 +85,8 @@ class _ByValuePickler(_pickle.Pickler):
     by_value = True
     protocol = DEFAULT_PROTOCOL
     homes = None  # see kinfolk._byvalue.home_of
-    _met = frozenset()  # types whose instances have been seen
+    _met = None  # id -> type, of those whose instances have been seen; they keep their addresses
+    _named = frozenset()  # ids of those that go by name
 
     def reducer_override(self, obj):
         """The reduction of `obj` by value; NotImplemented where the standard one is right.
@@ -94,27 +97,37 @@ class _ByValuePickler(_pickle.Pickler):
         kind = type(obj)
         reduce = reducers.get(kind)
         if reduce is None:
-            if kind in self._met:
-                return NotImplemented
             if not issubclass(kind, _CLASS_OR_MODULE):
+                met = self._met
+                if met is not None and id(kind) in met:
+                    return NotImplemented
                 return self._meet(kind, obj)
+            if id(obj) in self._named:
+                return NotImplemented
             reduce = reduce_class if issubclass(kind, type) else reduce_module
         elif kind is not FunctionType and kind in dispatch_table_of(self):
             return NotImplemented  # the program's own reducers come first
         return reduce(self, obj) if self.by_value else NotImplemented
 
     def _meet(self, kind, obj):
-        """The first instance of `kind`: let the class be written before the instance's state."""
-        if not self._met:
-            self._met = set()
-        self._met.add(kind)
-        if kind in dispatch_table_of(self):
+        """The first instance of `kind`: let a class that goes by value be written before it.
+
+        The class's own value may lead to the instance, through a closure or a global.  The
+        standard order, class after state, would then ask the instance for its state twice.
+        """
+        if self._met is None:
+            self._met, self._named = {}, set()
+        self._met[id(kind)] = kind
+        if not self.by_value or kind in dispatch_table_of(self):
             return NotImplemented  # a reducer decides whether the class is written at all
-        if self.by_value and goes_before_instances(self, kind):
-            # This time round `obj` is written in the standard way, and what it was written as is
-            # then taken for the outcome of this reduction, too.
-            return instance_of, (kind, obj)
-        return NotImplemented
+        if standing_of(self, kind) == BY_NAME:
+            self._named.add(id(kind))
+            return NotImplemented
+        if not may_go_by_value(kind):
+            return NotImplemented
+        # This time round `obj` is written in the standard way, and what it was written as is then
+        # taken for the outcome of this reduction, too.
+        return instance_of, (kind, obj)
 
 
 class Pickler(_ByValuePickler):
