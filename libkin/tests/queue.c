@@ -122,6 +122,26 @@ static void carries_blobs_and_what_they_mention(void) {
     CHECK_EQ(blocks(), before);
 }
 
+/* Each queue is held by a message in the one before it; the end of the first is the
+ * end of all. */
+static void ends_a_long_chain_of_queues(void) {
+    uint64_t before = blocks();
+    kin_queue outer = queue_new(0);
+    kin_queue last = outer;
+    for (int i = 0; i < 50000; i++) {
+        kin_queue inner = queue_new(0);
+        kin_blob blob;
+        CHECK_EQ(kin_blob_create(family, 10, 1, &blob), 0);
+        CHECK_EQ(kin_blob_add_ref(&blob, &inner.handle.ref), 0);
+        CHECK_EQ(kin_queue_push_blob(&last, &blob, 0, KIN_NOW), 0);
+        if (i) kin_queue_close(&last);
+        last = inner;
+    }
+    kin_queue_close(&last);
+    kin_queue_close(&outer);
+    CHECK_EQ(blocks(), before);
+}
+
 #define PRODUCERS 4
 #define CONSUMERS 4
 #define EACH 50000
@@ -226,6 +246,7 @@ int main(void) {
     keeps_its_bound();
     counts_work_done();
     carries_blobs_and_what_they_mention();
+    ends_a_long_chain_of_queues();
     works_among_threads(0);
     works_among_threads(3);
     works_among_processes(0);

@@ -61,7 +61,7 @@ enum { KIN_KIND_RAW = 0, KIN_KIND_SEGMENT = 32, KIN_KIND_ENDING_BLOB = 33 };
 typedef struct kin_block_shm {
     _Atomic uint64_t tag;
     _Atomic uint64_t serial; /* 0 unless the block is in use */
-    _Atomic uint64_t next;   /* granule of the next free block; only a hint */
+    _Atomic uint64_t next;   /* FREE: granule of the next, only a hint; HAND: see refs.c */
     _Atomic uint64_t count;  /* OBJECT: holders; guarded by the refs mutex */
 } kin_block_shm;
 

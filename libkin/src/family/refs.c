@@ -90,11 +90,34 @@ static bool drop_locked(kin_family *family, kin_block_shm *block, _Atomic uint64
     return count == 0;
 }
 
-static void end_object(kin_family *family, uint64_t off, kin_block_shm *block) {
-    atomic_fetch_add_explicit(&family->hands, 1, memory_order_relaxed);
+/* Objects that are to be ended by this thread, one behind the other by their `next`.
+ * An object's end may give the last reference to another back (a queue with a message
+ * that mentions a queue with a message …): they are ended in a loop, however long that
+ * chain is, and not by recursion. */
+static _Thread_local struct {
+    bool busy;
+    uint64_t first;
+} ending;
+
+static void end_one(kin_family *family, uint64_t off, kin_block_shm *block) {
     const kin__kind *kind = &kin__kinds[KIN_TAG_KIND(kin__block_tag(block)) % KIN_KINDS];
     if (kind->end) kind->end(family, off);
     kin__block_free(family, off);
+}
+
+/* The object is in this member's hands; if it is killed meanwhile its burial ends it. */
+static void end_object(kin_family *family, uint64_t off, kin_block_shm *block) {
+    atomic_fetch_add_explicit(&family->hands, 1, memory_order_relaxed);
+    atomic_store_explicit(&block->next, ending.first, memory_order_relaxed);
+    ending.first = off;
+    if (ending.busy) return;
+    ending.busy = true;
+    while ((off = ending.first)) {
+        block = kin__block(family, off);
+        ending.first = atomic_load_explicit(&block->next, memory_order_relaxed);
+        end_one(family, off, block);
+    }
+    ending.busy = false;
 }
 
 kin_err kin__ref_into(kin_family *family, const kin_ref *ref, _Atomic uint64_t *place) {
