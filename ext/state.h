@@ -107,6 +107,23 @@ int kinx_queue_exec(PyObject *module);
         PyEval_RestoreThread(parked_);                \
     } while ((err) == -EINTR && PyErr_CheckSignals() == 0)
 
+/* A long wait is made of stretches.  A signal that comes when the thread is just about
+ * to enter the system call interrupts nothing: it is seen at the end of the stretch. */
+#define KINX_STRETCH 250000000 /* ns */
+
+static inline kin_deadline kinx_stretch_of(kin_deadline deadline) {
+    kin_deadline end = kin_deadline_after(KINX_STRETCH);
+    return end < deadline ? end : deadline;
+}
+
+/* After a stretch: whether there is another.  -EINTR if not, because of an exception. */
+static inline bool kinx_goes_on(kin_err *err, kin_deadline until, kin_deadline deadline) {
+    if (*err != -ETIMEDOUT || until == deadline) return false;
+    if (PyErr_CheckSignals() == 0) return true;
+    *err = -EINTR;
+    return false;
+}
+
 /* Make a call that may have to wait until `deadline`: first at once, with the GIL,
  * and only if that was not to be, parked without it.  `call` gives a kin_err and
  * names its own deadline `until`.  -EAGAIN from it says that somebody else is at
@@ -117,8 +134,10 @@ int kinx_queue_exec(PyObject *module);
         kin_deadline until = KIN_NOW;                                             \
         (err) = (call);                                                           \
         if ((deadline) != KIN_NOW && ((err) == -ETIMEDOUT || (err) == -EAGAIN)) { \
-            until = (deadline);                                                   \
-            KINX_PARK(err, call);                                                 \
+            do {                                                                  \
+                until = kinx_stretch_of(deadline);                                \
+                KINX_PARK(err, call);                                             \
+            } while (kinx_goes_on(&(err), until, (deadline)));                    \
         }                                                                         \
         while ((err) == -EAGAIN) {                                                \
             until = kin_deadline_after(KINX_SHORT_WAIT);                          \

@@ -175,6 +175,18 @@ def test_a_wait_that_times_out_and_one_that_is_interrupted():
     assert repr(condition).startswith("<Condition(<RLock(None, 0)>")
 
 
+@pytest.mark.parametrize("seconds", [0.25, 0.5, 1.0, 1.0, 1.0])
+def test_a_signal_is_noticed_whenever_it_comes(seconds):
+    """Also at the moment in which a long wait, made of stretches, is between two of them."""
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        with pytest.raises(KeyboardInterrupt):
+            kinfolk.Semaphore(0).acquire()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
 def test_waits_that_were_given_up_take_no_notification():
     condition, woken = kinfolk.Condition(), kinfolk.Semaphore(0)
     entered = threading.Event()
