@@ -9,18 +9,24 @@ from what is kept.
 So this process takes more than it has asked for: it must be the queue's only reader, as who waits
 with a descriptor is.  A pipe takes some ten thousands of bytes; then the thread waits.
 
+The standard library's users rely on an order: what a process has put can be read once its sentinel
+says that it has ended.  Here the thread may be a little late.  So it declares each object done
+(task_done) when it has delivered it, and while not all are, `is_on_its_way()` says so to
+connection.wait().  A JoinableQueue's count is its user's, and there it knows less.
+
 This is a makeshift until the engine has its doorbell (docs/design.md), which takes nothing.
 """
 
 import os
-import threading
 import weakref
+from _thread import start_new_thread
 from collections import deque
 from queue import Empty
 from time import monotonic
 
 from . import _kin, util
 from ._wait import readable
+from .queues import JoinableQueue
 
 __all__ = ["Bridge"]
 
@@ -40,10 +46,12 @@ class Bridge:
         self._r, w = os.pipe()
         os.set_blocking(self._r, False)
         # A handle of its own: when the program's is gone, the thread is told, and ends.
-        handle = _kin._open(_kin.Queue, queue.ref)
-        threading.Thread(
-            target=_carry, args=(handle, self._kept, w), name="QueueReader", daemon=True
-        ).start()
+        self._handle = handle = _kin._open(_kin.Queue, queue.ref)
+        self._counts = not isinstance(queue, JoinableQueue)
+        if self._counts:
+            _declare_all_done(handle)
+        # Not one of threading's: the program has not asked for it, and waits for no such thing.
+        start_new_thread(_carry, (handle, self._kept, w, self._counts))
         self._stop = util.Finalize(queue, _stop, (handle, self._r))
         for name in _OVERRIDDEN:
             setattr(queue, name, _Method(self, queue, name))
@@ -53,6 +61,12 @@ class Bridge:
 
     def fileno(self):
         return self._r
+
+    def is_on_its_way(self):
+        """Whether there is something to get that the descriptor may not show yet."""
+        if self._kept or not self._handle.empty():
+            return True
+        return self._counts and not self._handle.join(0)
 
     def close(self, queue):
         """Give the queue its methods back, and the thread leave to end."""
@@ -106,7 +120,16 @@ class _Method:
         return getattr(self._bridge, self._name)(*args, **kwargs)
 
 
-def _carry(handle, kept, w):
+def _declare_all_done(handle):
+    """Have only what is put from now on count; what is still in the queue is seen there."""
+    try:
+        while True:
+            handle.task_done()
+    except ValueError:
+        pass
+
+
+def _carry(handle, kept, w, counts):
     """Run in the thread: carry objects from the queue to `kept`."""
     try:
         while True:
@@ -121,10 +144,19 @@ def _carry(handle, kept, w):
             kept.append(item)
             os.write(w, b".")
             del item
+            if counts:
+                _declare_one_done(handle)
     except OSError:
         return  # closed meanwhile
     finally:
         os.close(w)
+
+
+def _declare_one_done(handle):
+    try:
+        handle.task_done()
+    except ValueError:
+        pass  # it was put before we began to count
 
 
 def _stop(handle, r):

@@ -39,7 +39,8 @@ def wait(object_list, timeout=None):
             raise KeyError(f"{obj!r} (FD {fd}) is already registered")
         watched[fd] = obj
         poller.register(fd, select.POLLIN)
-    return [watched[fd] for fd, _ in _poll_until(poller, timeout)]
+    ready = {fd for fd, _ in _poll_until(poller, timeout)}
+    return [obj for fd, obj in watched.items() if fd in ready or (ready and _is_on_its_way(obj))]
 
 
 def readable(fd, timeout):
@@ -47,6 +48,13 @@ def readable(fd, timeout):
     poller = select.poll()
     poller.register(fd, select.POLLIN)
     return bool(_poll_until(poller, timeout))
+
+
+def _is_on_its_way(obj):
+    # A queue's reader is ready before the end of the process that put something into it, though
+    # its descriptor may show it a little later (see _bridge).
+    check = getattr(obj, "_is_on_its_way", None)
+    return check is not None and check()
 
 
 def _descriptor(obj):

@@ -54,6 +54,10 @@ class _End:
     def send(self, obj):
         self._queue.put(obj)
 
+    def _is_on_its_way(self):
+        """For connection.wait(): see _bridge."""
+        return self._bridge().is_on_its_way()
+
     def _bridge(self):
         bridge = self._queue.__dict__.get("_bridge")
         if bridge is None or not bridge.is_of_this_process():

@@ -6,6 +6,7 @@ import pickle
 import queue as stdlib
 import select
 import threading
+import time
 
 import pytest
 
@@ -216,11 +217,32 @@ def test_a_forked_child_takes_nothing_from_its_parents_descriptor():
     assert queue.get() == 1
 
 
+def tasks():
+    return len(os.listdir("/proc/self/task"))
+
+
 def test_the_thread_behind_the_descriptor_ends(queue):
-    before = threading.active_count()
-    queue._reader.fileno()
-    assert threading.active_count() == before + 1
+    before = tasks()
+    assert queue._reader.fileno()
+    assert tasks() == before + 1
     queue.close()
     del queue
     gc.collect()
-    # The fixture of all tests sees whether the thread and its pipe are gone.
+    while tasks() > before:
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize("kind", ("Queue", "SimpleQueue"))
+def test_what_a_process_put_is_there_when_it_has_ended(kind):
+    """concurrent.futures takes an end without a result for a crash."""
+    for n in range(20):
+        queue = getattr(kinfolk, kind)()
+        reader = queue._reader
+        child = kinfolk.Process(target=put_all, args=(queue, [n]))
+        child.start()
+        ready = connection.wait([reader, child.sentinel])
+        assert reader in ready or child.exitcode is None
+        child.join()
+        assert reader in connection.wait([reader, child.sentinel])
+        assert reader.recv() == n
+        assert connection.wait([reader, child.sentinel]) == [child.sentinel]
