@@ -109,7 +109,8 @@ int kinx_queue_exec(PyObject *module);
 
 /* A long wait is made of stretches.  A signal that comes when the thread is just about
  * to enter the system call interrupts nothing: it is seen at the end of the stretch. */
-#define KINX_STRETCH 250000000 /* ns */
+#define KINX_STRETCH \
+    1000000000 /* ns; as long as libkin parks at a time, so that it costs nothing */
 
 static inline kin_deadline kinx_stretch_of(kin_deadline deadline) {
     kin_deadline end = kin_deadline_after(KINX_STRETCH);

@@ -15,6 +15,7 @@ never counts as left by the one that happened to come first.
 import gc
 import os
 import re
+import signal
 import threading
 import time
 from collections import Counter
@@ -23,6 +24,9 @@ import hypothesis
 import pytest
 
 PATIENCE = 5.0  # seconds that an ended child's remains may take to go
+
+# A shell's background job starts with SIGINT ignored, and what is ignored stays so across exec.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 hypothesis.settings.register_profile("kinfolk", deadline=None, derandomize=True, max_examples=50)
 hypothesis.settings.load_profile("kinfolk")
