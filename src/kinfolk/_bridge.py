@@ -141,11 +141,13 @@ def _carry(handle, kept, w, counts):
                 item = False, error  # it could not be loaded: who gets it will be told
             if isinstance(item[1], _Stop):
                 return
+            # In this order: at each moment it is in the queue, not done, or kept; and once its byte
+            # can be read there is no sign of it left but that.
             kept.append(item)
-            os.write(w, b".")
             del item
             if counts:
                 _declare_one_done(handle)
+            os.write(w, b".")
     except OSError:
         return  # closed meanwhile
     finally:
