@@ -25,17 +25,25 @@ def __getattr__(name):
 
 
 class _End:
-    """In place of one of the two connections that a queue has in the standard library."""
+    """In place of one of the two connections that a queue has in the standard library.
 
-    def __init__(self, queue):
+    Closing one is a sign to those who look for it (concurrent.futures does it); the queue is closed
+    when both are.
+    """
+
+    def __init__(self, queue, name):
         self._queue = queue
+        self._name = name
 
     @property
     def closed(self):
-        return self._queue._closed
+        return self._queue._closed or self._name in self._queue.__dict__.get("_closed_ends", ())
 
     def close(self):
-        self._queue.close()
+        closed = self._queue.__dict__.setdefault("_closed_ends", set())
+        closed.add(self._name)
+        if len(closed) == 2:
+            self._queue.close()
 
     def fileno(self):
         """A descriptor, readable while there is something to get; see _bridge for what it costs."""
@@ -140,11 +148,8 @@ class Queue(_kin.Queue):
     def _maxsize(self):
         return self.maxsize or _kin.SEM_VALUE_MAX
 
-    @property
-    def _reader(self):
-        return _End(self)
-
-    _writer = _reader
+    _reader = property(lambda self: _End(self, "reader"))
+    _writer = property(lambda self: _End(self, "writer"))
 
 
 def _put_or_tell(self, obj, block=True, timeout=None):
@@ -203,11 +208,8 @@ class SimpleQueue(_kin.Queue):
     def _poll(self):
         return not self.empty()
 
-    @property
-    def _reader(self):
-        return _End(self)
-
-    _writer = _reader
+    _reader = property(lambda self: _End(self, "reader"))
+    _writer = property(lambda self: _End(self, "writer"))
 
 
 def _refuse(*args, **kwargs):

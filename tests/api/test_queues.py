@@ -131,6 +131,15 @@ def test_closed(queue):
     assert twin.get() == "left behind", "closing is one handle's business"
 
 
+def test_closing_one_end_closes_nothing_else(queue):
+    queue._reader.close()
+    assert queue._reader.closed and not queue._writer.closed
+    queue.put(1)
+    queue._writer.close()
+    with pytest.raises((OSError, ValueError), match="is closed"):
+        queue.put(2)
+
+
 def test_closing_what_was_never_used():
     for queue in (kinfolk.Queue(), kinfolk.JoinableQueue()):
         with pytest.raises(AssertionError, match="not closed"):
