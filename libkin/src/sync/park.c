@@ -6,29 +6,38 @@
 /* The longest spin, and what it shrinks to where spinning does not pay. */
 #define SPIN_MAX_NS 20000
 #define SPIN_MIN_NS 500
+/* One wait in so many spins as long as it may, lest a bad moment count for ever. */
+#define TRIAL_EVERY 32
 
 /* How long this process spins at present: doubled by a success, halved by a
- * failure.  A hint; races over it do no harm. */
+ * failure.  Hints; races over them do no harm. */
 static _Atomic int32_t spin_ns = SPIN_MAX_NS;
+static _Atomic uint32_t waits;
 
-bool kin__spin(const kin_family *family, kin__ready *ready, const void *object) {
-    if (ready(object)) return true;
-    if (family->cpus < 2) return false;
-    int32_t ns = atomic_load_explicit(&spin_ns, memory_order_relaxed);
+static int32_t clamp(int32_t ns) {
+    return ns > SPIN_MAX_NS ? SPIN_MAX_NS : ns < SPIN_MIN_NS ? SPIN_MIN_NS : ns;
+}
+
+static bool spin_for(int32_t ns, kin__ready *ready, const void *object) {
     kin_deadline end = kin__os_clock() + ns;
     do {
         for (int i = 0; i < 16; i++) {
             kin__os_pause();
-            if (!ready(object)) continue;
-            int32_t more = ns * 2;
-            atomic_store_explicit(&spin_ns, more > SPIN_MAX_NS ? SPIN_MAX_NS : more,
-                                  memory_order_relaxed);
-            return true;
+            if (ready(object)) return true;
         }
     } while (kin__os_clock() < end);
-    atomic_store_explicit(&spin_ns, ns / 2 < SPIN_MIN_NS ? SPIN_MIN_NS : ns / 2,
-                          memory_order_relaxed);
     return false;
+}
+
+bool kin__spin(const kin_family *family, kin__ready *ready, const void *object) {
+    if (ready(object)) return true;
+    if (family->cpus < 2) return false;
+    uint32_t turn = atomic_fetch_add_explicit(&waits, 1, memory_order_relaxed);
+    int32_t ns = atomic_load_explicit(&spin_ns, memory_order_relaxed);
+    int32_t tried = turn % TRIAL_EVERY ? ns : SPIN_MAX_NS;
+    bool paid = spin_for(tried, ready, object);
+    atomic_store_explicit(&spin_ns, clamp(paid ? tried * 2 : ns / 2), memory_order_relaxed);
+    return paid;
 }
 
 kin_err kin__park(_Atomic uint32_t *word, uint32_t seen, kin_deadline deadline) {
