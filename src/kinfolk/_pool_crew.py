@@ -42,9 +42,13 @@ class ProcessCrew:
         return process
 
     def wait(self, seats, bell, timeout):
-        """Those of `seats` whose workers have ended, once there are some, or the bell has rung."""
+        """Those of `seats` whose workers have ended, once there are some, or the bell has rung.
+
+        The bell is hushed before anything is looked at that it may ring for.
+        """
         sentinels = {seat.process.sentinel: seat for seat in seats}
         ready = wait([bell, *sentinels], timeout)
+        bell.hush()
         return [sentinels[fd] for fd in ready if fd is not bell]
 
 
@@ -61,6 +65,7 @@ class ThreadCrew(ProcessCrew):
 
     def wait(self, seats, bell, timeout):
         wait([bell], timeout)
+        bell.hush()
         return [seat for seat in seats if seat.leaving]
 
 

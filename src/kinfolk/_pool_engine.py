@@ -368,7 +368,6 @@ class Engine:
             seats = list(self._seats.values())
             alive = [seat for seat in seats if seat.process and not seat.buried]
             ended = self._crew.wait(alive, self._bell, pause)
-            self._bell.hush()
             for seat in ended:
                 self._bury(seat)
             seats = alive = ended = seat = None
