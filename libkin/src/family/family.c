@@ -5,16 +5,14 @@
  * at-fork handlers below give it the child's own row and copies of the parent's
  * holds.  The copies are taken before the fork, by the parent, so that nothing
  * the child inherits can be freed before the child runs. */
-#include <fcntl.h>
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "arena.h"
 #include "fault.h"
 #include "members.h"
 #include "os/os.h"
+#include "os/os_process.h"
 #include "refs.h"
 
 static kin_family self = {.fd = -1, .local = PTHREAD_MUTEX_INITIALIZER};
@@ -86,7 +84,7 @@ static kin_err map_new(uint64_t reserve, int *fd_out, uint8_t **base_out, uint64
             *fd_out = fd, *base_out = base, *len_out = len;
             return 0;
         }
-        if (fd >= 0) close(fd);
+        if (fd >= 0) kin__os_close(fd);
         if (reserve) break;
     }
     return KIN_EARENAMAP;
@@ -180,7 +178,7 @@ static kin_err found(const kin_family_options *options, kin_family **out) {
     if (!err) err = enter(out);
     if (!err) return 0;
     give_view_up();
-    close(fd);
+    kin__os_close(fd);
     return err;
 }
 
