@@ -21,6 +21,7 @@
 
 #include "kin/base.h"
 #include "kin/family.h"
+#include "kin/pickle.h"
 #include "kin/process.h"
 #include "kin/queue.h"
 #include "kin/sync.h"
