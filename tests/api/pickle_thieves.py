@@ -1,7 +1,8 @@
 """A store with things that nobody else knows, and thieves that take them out of it in mid-dump.
 
 A thief is a thing with a hook that the pickler runs: it calls `steal()`, and what that gives
-becomes a part of what is written.  `check` says whether, after loading, the loot is still the store's own thing.
+becomes a part of what is written.  `check` says whether, after loading, the loot is still the
+store's own thing.
 """
 
 import collections
