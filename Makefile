@@ -5,6 +5,7 @@
 #   make test            the C tests, the Python tests, and the checks of the tree
 #   make conformance     CPython's own suites through kinfolk
 #   make bench           kinfolk and its peers, side by side in one run
+#   make bench-pickle    kinfolk.pickle beside pickle, cloudpickle and MessagePack
 #   make lint            clang-format, clang-tidy, ruff, mypy
 #   make dev             a quick build; prints the PYTHONPATH that runs it
 #   make libkin-test     the C tests alone: no Python headers needed
@@ -24,7 +25,7 @@ SOURCES := $(shell find libkin/include libkin/src ext src -type f ! -name '*.pyc
 export PATH := $(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test conformance bench lint format dev wheel libkin-test sanitize clean FORCE
+.PHONY: help demo test conformance bench bench-pickle lint format dev wheel libkin-test sanitize clean FORCE
 
 help:
 	@sed -n '/^#   make/s/^# //p' Makefile
@@ -62,6 +63,13 @@ conformance: wheel
 
 bench: wheel
 	$(BIN)/python bench/run.py $(ARGS)
+
+$(VENV)/.bench: $(VENV)/.tools bench/requirements.txt
+	$(BIN)/pip install -q -r bench/requirements.txt
+	@touch $@
+
+bench-pickle: wheel $(VENV)/.bench
+	$(BIN)/python bench/pickling.py $(ARGS)
 
 lint: $(VENV)/.lint wheel
 	$(BIN)/python tools/lint.py $(ARGS)
