@@ -7,22 +7,19 @@
 
 #include <math.h>
 
-enum { OBJ, BLOCK, TIMEOUT, PARAMETERS };
-static const char *const parameters[PARAMETERS] = {"obj", "block", "timeout"};
-
-static int keyword_index(PyObject *name, int first) {
-    for (int i = first; i < PARAMETERS; i++) {
-        if (PyUnicode_CompareWithASCIIString(name, parameters[i]) == 0) return i;
+static int keyword_index(PyObject *name, const kinx_parameters *params) {
+    for (int i = params->first; i < params->count; i++) {
+        if (PyUnicode_CompareWithASCIIString(name, params->names[i]) == 0) return i;
     }
     return -1;
 }
 
-static int keywords_into(const char *func, PyObject **slots, int first, PyObject *const *values,
-                         PyObject *kwnames) {
+static int keywords_into(const char *func, const kinx_parameters *params, PyObject **slots,
+                         PyObject *const *values, PyObject *kwnames) {
     Py_ssize_t count = PyTuple_GET_SIZE(kwnames);
     for (Py_ssize_t i = 0; i < count; i++) {
         PyObject *name = PyTuple_GET_ITEM(kwnames, i);
-        int at = keyword_index(name, first);
+        int at = keyword_index(name, params);
         if (at < 0) {
             PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'", func,
                          name);
@@ -37,16 +34,32 @@ static int keywords_into(const char *func, PyObject **slots, int first, PyObject
     return 0;
 }
 
-/* Fill slots[first…] from the call; an empty slot is an argument not given. */
-static int fill_slots(const char *func, PyObject **slots, int first, PyObject *const *args,
-                      Py_ssize_t nargs, PyObject *kwnames) {
-    if (nargs > PARAMETERS - first) {
-        PyErr_Format(PyExc_TypeError, "%s() takes at most %d arguments (%zd given)", func,
-                     PARAMETERS - first, nargs);
+int kinx_fill_slots(const char *func, const kinx_parameters *params, PyObject **slots,
+                    PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+    int most = params->positional - params->first;
+    if (nargs > most) {
+        PyErr_Format(PyExc_TypeError, "%s() takes at most %d arguments (%zd given)", func, most,
+                     nargs);
         return -1;
     }
-    for (Py_ssize_t i = 0; i < nargs; i++) slots[first + i] = args[i];
-    return kwnames ? keywords_into(func, slots, first, args + nargs, kwnames) : 0;
+    for (Py_ssize_t i = 0; i < nargs; i++) slots[params->first + i] = args[i];
+    if (kwnames && keywords_into(func, params, slots, args + nargs, kwnames) < 0) return -1;
+    for (int i = params->first; i < params->required; i++) {
+        if (slots[i]) continue;
+        PyErr_Format(PyExc_TypeError, "%s() missing required argument '%s' (pos %d)", func,
+                     params->names[i], i + 1);
+        return -1;
+    }
+    return 0;
+}
+
+enum { OBJ, BLOCK, TIMEOUT, PARAMETERS };
+
+static int fill_slots(const char *func, PyObject **slots, int first, PyObject *const *args,
+                      Py_ssize_t nargs, PyObject *kwnames) {
+    static const char *const names[PARAMETERS] = {"obj", "block", "timeout"};
+    kinx_parameters params = {names, first, 0, PARAMETERS, PARAMETERS};
+    return kinx_fill_slots(func, &params, slots, args, nargs, kwnames);
 }
 
 static int deadline_of_timeout(PyObject *timeout, kin_deadline *out) {

@@ -1,8 +1,20 @@
-/* The arguments of everything that may wait: (block=True, timeout=None). */
+/* The arguments of calls; those of everything that may wait: (block=True, timeout=None). */
 #ifndef KINX_ARGS_H
 #define KINX_ARGS_H
 
 #include "state.h"
+
+/* The parameters of a function, from `first` on: those before `required` must be given,
+ * those before `positional` may be given by place. */
+typedef struct kinx_parameters {
+    const char *const *names;
+    int first, required, positional, count;
+} kinx_parameters;
+
+/* Fill slots[first] to slots[count - 1], which are NULL, from a vectorcall; what is not given
+ * stays NULL.  Borrowed.  Raises TypeError. */
+int kinx_fill_slots(const char *func, const kinx_parameters *params, PyObject **slots,
+                    PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 
 /* Parse a call of `func` with the parameters (block=True, timeout=None).
  * *deadline: KIN_NOW if it must not wait, KIN_FOREVER for timeout=None; as in

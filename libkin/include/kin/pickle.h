@@ -1,10 +1,11 @@
-/* Pickles: the opcodes, a writer, and (value.h) a reader into plain C values.
+/* Pickles: the opcodes, and a writer of bytes.
  *
  * A pickle is a program for a small stack machine.  This header says what its
  * instructions are, once, for all that read or write them, and has the writer,
  * on which both C programs and kinfolk's Python pickler stand: room, frames,
  * large payloads, the order of bytes.  What becomes of what is written is the
- * business of a kin_writer_ops.
+ * business of a kin_writer_ops.  C programs that have values rather than
+ * opcodes in mind want pickler.h, to write, and value.h, to read.
  *
  * The format: PEP 307 (protocol 2), PEP 3154 (4), PEP 574 (5), and the
  * docstrings of the standard library's pickletools, the only full account.
@@ -116,6 +117,30 @@ typedef enum kin_pickle_arg {
 typedef enum kin_opcode { KIN_PICKLE_OPCODES(KIN_PICKLE_OPCODE_) } kin_opcode;
 #undef KIN_PICKLE_OPCODE_
 
+typedef struct kin_opcode_info {
+    const char *name; /* as in pickletools; NULL: this byte is no opcode */
+    uint8_t protocol; /* the first that has it */
+    uint8_t arg;      /* kin_pickle_arg */
+} kin_opcode_info;
+
+/* By byte. */
+KIN_API extern const kin_opcode_info kin_opcodes[256];
+
+/* One instruction of a pickle, as offsets from the pickle's beginning. */
+typedef struct kin_step {
+    uint8_t opcode;
+    size_t arg, arg_len; /* of a KIN_ARG_BYTES…: the payload, without its length; of lines: without
+                            the last newline, and LINES2 has one between them */
+    size_t next;         /* where the next instruction is */
+} kin_step;
+
+/* Look at the instruction at `off`, of which nothing is run: what its argument means is not
+ * looked at, only where it ends.  All offsets in `out` are within the `len` bytes.
+ * Errors: KIN_EPICKLE (no opcode; a length below zero), KIN_EPICKLESHORT (it does not end before
+ * `len`).  Threads: safe. */
+KIN_API KIN_NODISCARD kin_err kin_pickle_step(const uint8_t *pickle, size_t len, size_t off,
+                                              kin_step *out);
+
 /* -- The writer ------------------------------------------------------------------ */
 
 /* From protocol 4 on a pickle comes in frames: a reader fetches each at once.  A
@@ -134,7 +159,7 @@ typedef struct kin_writer kin_writer;
 /* What becomes of the bytes.  Each returns 0, or an error, which the writer hands on. */
 typedef struct kin_writer_ops {
     /* Make room for `need` bytes behind w->at: the buffer may move.  Sets w->start,
-     * w->at, w->end; keeps the bytes from start to at. */
+     * w->at, w->limit; keeps the bytes from start to at. */
     kin_err (*grow)(kin_writer *w, size_t need);
     /* NULL, or: the bytes from w->start to w->at are complete and may be taken away;
      * then w->at = w->start. */
@@ -146,8 +171,10 @@ typedef struct kin_writer_ops {
 } kin_writer_ops;
 
 struct kin_writer {
-    uint8_t *start, *at, *end; /* the buffer, where the next byte goes, and its end */
-    size_t frame;              /* offset in the buffer of the open frame's head, or KIN_NO_FRAME */
+    uint8_t *start, *at, *limit; /* the buffer, where the next byte goes, and the buffer's end */
+    uint8_t *end;                /* limit; or at, if the next byte begins a frame */
+    uint8_t *full;               /* where the open frame is full; beyond everything if none is */
+    size_t frame;                /* offset of the open frame's head, or KIN_NO_FRAME */
     uint8_t protocol;
     bool framed; /* protocol 4 and higher, once begun */
     const kin_writer_ops *ops;
@@ -159,15 +186,14 @@ struct kin_writer {
  * call. */
 #define KIN_INLINE static inline
 
-/* Begin a pickle in w, whose buffer (start, at, end) and ops have been set. */
+/* Begin a pickle in w, whose buffer (start, at, limit) and ops have been set. */
 KIN_API KIN_NODISCARD kin_err kin_writer_begin(kin_writer *w, uint8_t protocol);
 /* Write STOP, and end the last frame.  The pickle is now from start to at. */
 KIN_API KIN_NODISCARD kin_err kin_writer_end(kin_writer *w);
 
 /* The slow ways of the functions below. */
-KIN_API KIN_NODISCARD kin_err kin_writer_grow(kin_writer *w, size_t need);
+KIN_API KIN_NODISCARD kin_err kin_writer_room(kin_writer *w, size_t need);
 KIN_API KIN_NODISCARD kin_err kin_writer_cut(kin_writer *w);
-KIN_API KIN_NODISCARD kin_err kin_writer_open_frame(kin_writer *w);
 /* An opcode's head and its payload of KIN_LARGE_PAYLOAD bytes or more, outside of frames. */
 KIN_API KIN_NODISCARD kin_err kin_writer_large(kin_writer *w, const uint8_t *head, size_t head_len,
                                                const void *data, size_t len);
@@ -175,18 +201,12 @@ KIN_API KIN_NODISCARD kin_err kin_writer_large(kin_writer *w, const uint8_t *hea
 /* Room for `need` bytes at w->at, within a frame if there are frames.  Whoever has it
  * writes, and moves w->at. */
 KIN_INLINE KIN_NODISCARD kin_err kin_reserve(kin_writer *w, size_t need) {
-    if ((size_t)(w->end - w->at) < need + KIN_FRAME_HEAD) {
-        kin_err err = kin_writer_grow(w, need + KIN_FRAME_HEAD);
-        if (err < 0) return err;
-    }
-    if (w->framed && w->frame == KIN_NO_FRAME) return kin_writer_open_frame(w);
-    return 0;
+    return (size_t)(w->end - w->at) < need ? kin_writer_room(w, need) : 0;
 }
 
 /* To be called where an object has been written: ends a frame that is full. */
 KIN_INLINE KIN_NODISCARD kin_err kin_boundary(kin_writer *w) {
-    if ((size_t)(w->at - w->start) - w->frame < KIN_FRAME_TARGET + KIN_FRAME_HEAD) return 0;
-    return w->frame == KIN_NO_FRAME ? 0 : kin_writer_cut(w);
+    return w->at < w->full ? 0 : kin_writer_cut(w);
 }
 
 /* Little-endian, whatever the machine is: compilers make one store of it. */
@@ -204,6 +224,30 @@ KIN_INLINE uint8_t *kin_store4(uint8_t *at, uint32_t n) {
 KIN_INLINE uint8_t *kin_store8(uint8_t *at, uint64_t n) {
     for (int i = 0; i < 8; i++) at[i] = (uint8_t)(n >> (8 * i));
     return at + 8;
+}
+
+KIN_INLINE uint16_t kin_load2(const uint8_t *at) {
+    return (uint16_t)(at[0] | at[1] << 8);
+}
+
+KIN_INLINE uint32_t kin_load4(const uint8_t *at) {
+    uint32_t n = 0;
+    for (int i = 0; i < 4; i++) n |= (uint32_t)at[i] << (8 * i);
+    return n;
+}
+
+KIN_INLINE uint64_t kin_load8(const uint8_t *at) {
+    uint64_t n = 0;
+    for (int i = 0; i < 8; i++) n |= (uint64_t)at[i] << (8 * i);
+    return n;
+}
+
+KIN_INLINE double kin_load_double(const uint8_t *at) {
+    uint64_t n = 0;
+    for (int i = 0; i < 8; i++) n = n << 8 | at[i];
+    double x;
+    memcpy(&x, &n, 8);
+    return x;
 }
 
 KIN_INLINE uint8_t *kin_store_double(uint8_t *at, double x) {

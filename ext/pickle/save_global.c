@@ -1,0 +1,290 @@
+/* What goes by its name: module and qualified name, looked up to be sure.
+ *
+ * A name is only good if it leads back to the very object: it is followed here as
+ * the receiver will follow it.  Our own makers, which stand in every pickle by
+ * value, need no such proof. */
+#include "by_value.h"
+#include "pickler.h"
+
+#include <stdarg.h>
+
+/* -- Which module? ---------------------------------------------------------------------- */
+
+static PyObject *optional_attr(PyObject *obj, PyObject *name) {
+    PyObject *found = PyObject_GetAttr(obj, name);
+    if (!found && PyErr_ExceptionMatches(PyExc_AttributeError)) PyErr_Clear();
+    return found;
+}
+
+/* Follow a dotted name.  *parent: what the last part is an attribute of.  New references.
+ * NULL without an exception if there is no such thing. */
+static PyObject *follow(PyObject *from, PyObject *name, PyObject **parent) {
+    PyObject *found = Py_NewRef(from), *holder = NULL;
+    Py_ssize_t start = 0, len = PyUnicode_GET_LENGTH(name);
+    while (found && start <= len) {
+        Py_ssize_t dot = PyUnicode_FindChar(name, '.', start, len, 1);
+        if (dot < -1) break;
+        if (dot == -1) dot = len;
+        PyObject *part =
+            start == 0 && dot == len ? Py_NewRef(name) : PyUnicode_Substring(name, start, dot);
+        Py_XDECREF(holder);
+        holder = found;
+        found = part ? optional_attr(holder, part) : NULL;
+        Py_XDECREF(part);
+        start = dot + 1;
+    }
+    if (!found) Py_CLEAR(holder);
+    *parent = holder;
+    return found;
+}
+
+/* Which module has obj under that name?  New reference. */
+static PyObject *search_modules(kinx_pickler *p, PyObject *obj, PyObject *name) {
+    PyObject *modules = PyImport_GetModuleDict(); /* borrowed */
+    PyObject *items = modules ? PyDict_Copy(modules) : NULL;
+    if (!items) return NULL;
+    PyObject *key, *module, *found = NULL;
+    Py_ssize_t place = 0;
+    while (!found && PyDict_Next(items, &place, &key, &module)) {
+        if (module == Py_None || !PyUnicode_Check(key)) continue;
+        if (PyUnicode_CompareWithASCIIString(key, "__main__") == 0 ||
+            PyUnicode_CompareWithASCIIString(key, "__mp_main__") == 0) {
+            continue;
+        }
+        PyObject *parent, *thing = follow(module, name, &parent);
+        if (thing == obj) found = Py_NewRef(key);
+        Py_XDECREF(parent);
+        Py_XDECREF(thing);
+        if (PyErr_Occurred()) break;
+    }
+    Py_DECREF(items);
+    if (found || PyErr_Occurred()) return found;
+    return Py_NewRef(p->ps->names.__main__);
+}
+
+static PyObject *module_name_of(kinx_pickler *p, PyObject *obj, PyObject *name) {
+    PyObject *module_name = optional_attr(obj, p->ps->names.__module__);
+    if (module_name && module_name != Py_None) return module_name;
+    Py_XDECREF(module_name);
+    if (!module_name && PyErr_Occurred()) return NULL;
+    if (kinx_not_bare(p) < 0) return NULL; /* modules may answer with anything */
+    return search_modules(p, obj, name);
+}
+
+/* -- Does it lead here? ------------------------------------------------------------------ */
+
+static int check_not_local(PyObject *obj, PyObject *name) {
+    PyObject *locals = PyUnicode_FromString("<locals>");
+    if (!locals) return -1;
+    Py_ssize_t at = PyUnicode_Find(name, locals, 0, PyUnicode_GET_LENGTH(name), 1);
+    Py_DECREF(locals);
+    if (at == -2) return -1;
+    if (at == -1) return 0;
+    PyErr_Format(PyExc_AttributeError, "Can't pickle local object %R", name);
+    return -1;
+}
+
+/* New reference: the module, imported if it is not there. */
+static PyObject *import_module(kinx_pickler *p, PyObject *obj, PyObject *module_name) {
+    PyObject *modules = PyImport_GetModuleDict();
+    PyObject *module = NULL;
+    if (PyUnicode_Check(module_name)) {
+        module = Py_XNewRef(PyDict_GetItemWithError(modules, module_name));
+    }
+    if (module && PyModule_CheckExact(module)) return module;
+    Py_XDECREF(module);
+    if (PyErr_Occurred() || kinx_not_bare(p) < 0) return NULL;
+    if (PyUnicode_Check(module_name)) module = PyImport_Import(module_name);
+    else PyErr_Clear(), module = NULL;
+    if (module) {
+        /* import a.b gives b here, whatever the parent's attribute says */
+        PyObject *found = PyDict_GetItemWithError(PyImport_GetModuleDict(), module_name);
+        if (found) Py_SETREF(module, Py_NewRef(found));
+        return module;
+    }
+    PyErr_Format(p->ps->pickling_error, "Can't pickle %R: import of module %R failed", obj,
+                 module_name);
+    return NULL;
+}
+
+/* New reference to what the name's last part is an attribute of, if the name leads to obj. */
+static PyObject *check_name(kinx_pickler *p, PyObject *obj, PyObject *module_name, PyObject *name) {
+    PyObject *module = import_module(p, obj, module_name);
+    if (!module) return NULL;
+    PyObject *parent, *found = follow(module, name, &parent);
+    Py_DECREF(module);
+    if (found == obj) {
+        Py_DECREF(found);
+        return parent;
+    }
+    if (found) {
+        PyErr_Format(p->ps->pickling_error, "Can't pickle %R: it's not the same object as %S.%S",
+                     obj, module_name, name);
+    } else if (!PyErr_Occurred()) {
+        PyErr_Format(p->ps->pickling_error, "Can't pickle %R: attribute lookup %S on %S failed",
+                     obj, name, module_name);
+    }
+    Py_XDECREF(parent);
+    Py_XDECREF(found);
+    return NULL;
+}
+
+/* -- Writing --------------------------------------------------------------------------------- */
+
+/* copyreg's extension registry: 1 if (module, name) has a code, and it is written. */
+static int save_extension(kinx_pickler *p, PyObject *obj, PyObject *module_name, PyObject *name) {
+    if (p->protocol < 2 || PyDict_GET_SIZE(p->ps->extensions) == 0) return 0;
+    PyObject *key = PyTuple_Pack(2, module_name, name);
+    PyObject *code = key ? PyDict_GetItemWithError(p->ps->extensions, key) : NULL;
+    Py_XDECREF(key);
+    if (!code) return PyErr_Occurred() ? -1 : 0;
+    if (!PyLong_Check(code)) {
+        PyErr_Format(p->ps->pickling_error, "Can't pickle %R: extension code %R isn't an integer",
+                     obj, code);
+        return -1;
+    }
+    long n = PyLong_AsLong(code);
+    if (n <= 0 || n > 0x7fffffffL) {
+        if (!PyErr_Occurred()) {
+            PyErr_Format(PyExc_RuntimeError, "Can't pickle %R: extension code %ld is out of range",
+                         obj, n);
+        }
+        return -1;
+    }
+    kin_err err = kin_reserve(&p->out, 5);
+    if (err < 0) return kinx_raise_writer(err);
+    uint8_t *at = p->out.at;
+    *at++ = n <= 0xff ? KIN_OP_EXT1 : n <= 0xffff ? KIN_OP_EXT2 : KIN_OP_EXT4;
+    if (n <= 0xff) *at++ = (uint8_t)n;
+    else at = n <= 0xffff ? kin_store2(at, (uint16_t)n) : kin_store4(at, (uint32_t)n);
+    p->out.at = at;
+    return 1;
+}
+
+/* The names that Python 2 had.  New references in place of what comes in; those are stolen. */
+static int names_in_python_2(kinx_pickler *p, PyObject **module_name, PyObject **name) {
+    PyObject *names = kinx_import(&p->ps->name_mapping, "_compat_pickle", "REVERSE_NAME_MAPPING");
+    PyObject *imports =
+        names ? kinx_import(&p->ps->import_mapping, "_compat_pickle", "REVERSE_IMPORT_MAPPING")
+              : NULL;
+    PyObject *key = imports ? PyTuple_Pack(2, *module_name, *name) : NULL;
+    if (!key) return -1;
+    PyObject *found = PyDict_GetItemWithError(names, key);
+    Py_DECREF(key);
+    if (found) {
+        if (!PyTuple_Check(found) || PyTuple_GET_SIZE(found) != 2) {
+            PyErr_Format(
+                PyExc_RuntimeError,
+                "_compat_pickle.REVERSE_NAME_MAPPING values should be 2-tuples, not %.200s",
+                Py_TYPE(found)->tp_name);
+            return -1;
+        }
+        Py_SETREF(*module_name, Py_NewRef(PyTuple_GET_ITEM(found, 0)));
+        Py_SETREF(*name, Py_NewRef(PyTuple_GET_ITEM(found, 1)));
+        return 0;
+    }
+    if (PyErr_Occurred()) return -1;
+    found = PyDict_GetItemWithError(imports, *module_name);
+    if (!found) return PyErr_Occurred() ? -1 : 0;
+    Py_SETREF(*module_name, Py_NewRef(found));
+    return 0;
+}
+
+static int put_line(kinx_pickler *p, PyObject *text) {
+    PyObject *bytes =
+        p->protocol >= 3 ? PyUnicode_AsUTF8String(text) : PyUnicode_AsASCIIString(text);
+    if (!bytes) return -1;
+    kin_err err = kin_put_raw(&p->out, PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes));
+    Py_DECREF(bytes);
+    if (err < 0) return kinx_raise_writer(err);
+    return kinx_put_text(p, "\n");
+}
+
+/* GLOBAL, with names as lines.  Steals both names. */
+static int save_old_global(kinx_pickler *p, PyObject *module_name, PyObject *name) {
+    int err = 0;
+    if (p->fix_imports && p->protocol < 3) err = names_in_python_2(p, &module_name, &name);
+    if (err == 0) err = kinx_put_op(p, KIN_OP_GLOBAL);
+    if (err == 0) err = put_line(p, module_name);
+    if (err == 0) err = put_line(p, name);
+    if (err < 0 && PyErr_ExceptionMatches(PyExc_UnicodeEncodeError)) {
+        PyErr_Format(p->ps->pickling_error,
+                     "can't pickle global identifier '%S.%S' using pickle protocol %i", module_name,
+                     name, p->protocol);
+    }
+    Py_DECREF(module_name);
+    Py_DECREF(name);
+    return err;
+}
+
+/* getattr(parent, last part), where a name cannot have dots. */
+static int save_attribute(kinx_pickler *p, PyObject *parent, PyObject *name) {
+    PyObject *getattr = kinx_import(&p->ps->getattr, "builtins", "getattr");
+    Py_ssize_t len = PyUnicode_GET_LENGTH(name);
+    Py_ssize_t dot = PyUnicode_FindChar(name, '.', 0, len, -1);
+    PyObject *last = getattr ? PyUnicode_Substring(name, dot + 1, len) : NULL;
+    PyObject *reduced = last ? Py_BuildValue("O(OO)", getattr, parent, last) : NULL;
+    Py_XDECREF(last);
+    if (!reduced) return -1;
+    int err = kinx_save_reduce(p, reduced, NULL, false);
+    Py_DECREF(reduced);
+    return err;
+}
+
+/* Names of functions of this module: from protocol 4 on two strings and an opcode. */
+static bool has_dot(PyObject *name) {
+    return PyUnicode_FindChar(name, '.', 0, PyUnicode_GET_LENGTH(name), 1) >= 0;
+}
+
+static int save_name(kinx_pickler *p, PyObject *module_name, PyObject *name, PyObject *parent) {
+    if (p->protocol >= 4) {
+        if (kinx_save(p, module_name) < 0 || kinx_save(p, name) < 0) return -1;
+        return kinx_put_op(p, KIN_OP_STACK_GLOBAL);
+    }
+    if (has_dot(name)) return save_attribute(p, parent, name);
+    return save_old_global(p, Py_NewRef(module_name), Py_NewRef(name));
+}
+
+static int save_own(kinx_pickler *p, PyObject *obj, PyObject *name) {
+    PyObject *module_name = ((PyCFunctionObject *)obj)->m_module;
+    return save_name(p, module_name, name, NULL) < 0 ? -1 : kinx_remember(p, obj, false);
+}
+
+static PyObject *name_of(kinx_pickler *p, PyObject *obj) {
+    PyObject *name = optional_attr(obj, p->ps->names.__qualname__);
+    if (!name && !PyErr_Occurred()) name = PyObject_GetAttr(obj, p->ps->names.__name__);
+    if (name && !PyUnicode_Check(name)) {
+        PyErr_Format(p->ps->pickling_error, "Can't pickle %R: its name is no string", obj);
+        Py_CLEAR(name);
+    }
+    return name;
+}
+
+/* Does asking obj for its attributes run nobody's code? */
+static bool answers_by_itself(PyObject *obj) {
+    getattrofunc ask = Py_TYPE(obj)->tp_getattro;
+    return ask == PyObject_GenericGetAttr || ask == PyType_Type.tp_getattro;
+}
+
+int kinx_save_global(kinx_pickler *p, PyObject *obj, PyObject *given) {
+    PyObject *own;
+    if (!given && kinx_is_own_maker(p->st, obj, &own)) return save_own(p, obj, own);
+    if (!answers_by_itself(obj) && kinx_not_bare(p) < 0) return -1;
+    PyObject *name = given ? Py_NewRef(given) : name_of(p, obj);
+    if (!name) return -1;
+    PyObject *module_name = NULL, *parent = NULL;
+    int err = check_not_local(obj, name);
+    if (err == 0) {
+        module_name = module_name_of(p, obj, name);
+        if (module_name) parent = check_name(p, obj, module_name, name);
+        err = parent ? save_extension(p, obj, module_name, name) : -1;
+        if (err == 0) {
+            err = save_name(p, module_name, name, parent);
+            if (err == 0) err = kinx_remember(p, obj, false);
+        }
+    }
+    Py_DECREF(name);
+    Py_XDECREF(module_name);
+    Py_XDECREF(parent);
+    return err < 0 ? -1 : 0;
+}

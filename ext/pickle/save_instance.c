@@ -1,0 +1,398 @@
+/* Instances of plain classes: what object.__reduce_ex__ would say, without asking it.
+ *
+ * A class is *plain* if neither it nor a base of it says anything about pickling, and
+ * it is made in Python: its instances are their __dict__ and their slots.  Then the
+ * reduction is known beforehand,
+ *
+ *     (copyreg.__newobj__, (cls,), state)
+ *
+ * and is written straight away, without making the tuples, the dict of slots, or a
+ * call.  A class is looked at once; what was found out is its *plan*, kept in a table of
+ * the module as long as the class stays as it is: CPython gives a class a version
+ * number, used once only, and takes it away when the class or a base of it changes.
+ *
+ * A plan also knows whether reducing an instance runs no code but the library's:
+ * then a pickling stays bare (pickler.h). */
+#include "by_value.h"
+#include "pickler.h"
+
+typedef struct slot {
+    PyObject *name;
+    Py_ssize_t offset;
+} slot;
+
+struct kinx_plan {
+    PyTypeObject *type; /* borrowed: the version says whether it is still the same */
+    unsigned version;
+    bool plain, library, has_dict;
+    Py_ssize_t slot_count;
+    slot *slots;
+};
+
+enum { PLANS_BITS = 9, PLANS = 1 << PLANS_BITS }; /* a table by address; the last one stays */
+
+/* -- Looking at a class -------------------------------------------------------------------- */
+
+/* What `type` itself has under that name; borrowed or NULL, no exception, no code is run. */
+static PyObject *own_attr(PyTypeObject *type, PyObject *name) {
+#if PY_VERSION_HEX >= 0x030C0000
+    PyObject *dict = PyType_GetDict(type); /* of some types it is not in tp_dict */
+    PyObject *found = dict ? PyDict_GetItemWithError(dict, name) : NULL;
+    Py_XDECREF(dict);
+#else
+    PyObject *found = type->tp_dict ? PyDict_GetItemWithError(type->tp_dict, name) : NULL;
+#endif
+    if (!found) PyErr_Clear();
+    return found;
+}
+
+/* What it has or inherits, from any class but object. */
+static PyObject *found_attr(PyTypeObject *type, PyObject *name) {
+    PyObject *mro = type->tp_mro;
+    for (Py_ssize_t i = 0; mro && i < PyTuple_GET_SIZE(mro); i++) {
+        PyTypeObject *base = (PyTypeObject *)PyTuple_GET_ITEM(mro, i);
+        if (base == &PyBaseObject_Type) continue;
+        PyObject *found = own_attr(base, name);
+        if (found) return found;
+    }
+    return NULL;
+}
+
+static unsigned version_of(PyTypeObject *type) {
+#if PY_VERSION_HEX < 0x030C0000
+    if (!PyType_HasFeature(type, Py_TPFLAGS_VALID_VERSION_TAG)) return 0;
+#endif
+    return (unsigned)type->tp_version_tag;
+}
+
+/* The module that a type's code is from, up to the first dot.  New reference or NULL. */
+static PyObject *top_module_of(kinx_pickler *p, PyTypeObject *type) {
+    PyObject *name;
+    if (PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE)) {
+        name = own_attr(type, p->ps->names.__module__);
+        if (!name || !PyUnicode_Check(name)) return NULL;
+        Py_INCREF(name);
+    } else {
+        const char *dot = strchr(type->tp_name, '.');
+        if (!dot) return PyUnicode_FromString("builtins");
+        name = PyUnicode_FromStringAndSize(type->tp_name, dot - type->tp_name);
+        if (!name) return NULL;
+    }
+    Py_ssize_t len = PyUnicode_GET_LENGTH(name), dot = PyUnicode_FindChar(name, '.', 0, len, 1);
+    if (dot > 0) Py_SETREF(name, PyUnicode_Substring(name, 0, dot));
+    return name;
+}
+
+static bool is_in_library(kinx_pickler *p, PyObject *module_name) {
+    if (!module_name || !PyUnicode_Check(module_name)) return false;
+    Py_ssize_t len = PyUnicode_GET_LENGTH(module_name);
+    Py_ssize_t dot = PyUnicode_FindChar(module_name, '.', 0, len, 1);
+    PyObject *top = dot > 0 ? PyUnicode_Substring(module_name, 0, dot) : Py_NewRef(module_name);
+    int found = top ? PySet_Contains(p->ps->library, top) : -1;
+    Py_XDECREF(top);
+    if (found < 0) PyErr_Clear();
+    return found > 0;
+}
+
+static bool is_library_type(kinx_pickler *p, PyTypeObject *type) {
+    PyObject *module = top_module_of(p, type);
+    bool found = is_in_library(p, module);
+    Py_XDECREF(module);
+    PyErr_Clear();
+    return found;
+}
+
+bool kinx_is_library_function(kinx_pickler *p, PyObject *function) {
+    PyTypeObject *type = Py_TYPE(function);
+    if (type == &PyFunction_Type) {
+        PyObject *globals = PyFunction_GET_GLOBALS(function);
+        PyObject *name = PyDict_GetItemWithError(globals, p->ps->names.__name__);
+        if (!name) PyErr_Clear();
+        return is_in_library(p, name);
+    }
+    if (type == &PyCFunction_Type) {
+        return is_in_library(p, ((PyCFunctionObject *)function)->m_module);
+    }
+    if (type == &PyMethodDescr_Type || type == &PyWrapperDescr_Type ||
+        type == &PyClassMethodDescr_Type) {
+        return is_library_type(p, ((PyDescrObject *)function)->d_type);
+    }
+    return PyType_CheckExact(function) && is_library_type(p, (PyTypeObject *)function);
+}
+
+static bool hook_is_library(kinx_pickler *p, PyTypeObject *type, PyObject *name) {
+    PyObject *hook = found_attr(type, name);
+    return !hook || kinx_is_library_function(p, hook);
+}
+
+static bool asks_in_the_standard_way(PyTypeObject *type) {
+    return type->tp_getattro == PyObject_GenericGetAttr &&
+           Py_TYPE(type)->tp_getattro == PyType_Type.tp_getattro &&
+           Py_TYPE(type)->tp_hash == PyType_Type.tp_hash;
+}
+
+static bool reduces_by_library(kinx_pickler *p, PyTypeObject *type) {
+    if (p->protocol < 2 || !asks_in_the_standard_way(type)) return false;
+    if (found_attr(type, p->ps->names.__class__)) return false;
+    return hook_is_library(p, type, p->ps->names.__reduce_ex__) &&
+           hook_is_library(p, type, p->ps->names.__reduce__) &&
+           hook_is_library(p, type, p->ps->names.__getstate__) &&
+           hook_is_library(p, type, p->ps->names.__getnewargs__) &&
+           hook_is_library(p, type, p->ps->names.__getnewargs_ex__) &&
+           hook_is_library(p, type, p->ps->names.__iter__) &&
+           hook_is_library(p, type, p->ps->names.items);
+}
+
+/* Has an instance nothing in it but a __dict__, weak references and slots?  As CPython finds
+ * it out (PEP 307 leaves it to the implementation): by the size. */
+static bool is_made_in_python(PyTypeObject *type, Py_ssize_t slot_count) {
+    Py_ssize_t size = PyBaseObject_Type.tp_basicsize;
+    Py_ssize_t dict_size = sizeof(PyObject *), weak_size = sizeof(PyObject *);
+#ifdef Py_TPFLAGS_MANAGED_DICT
+    if (PyType_HasFeature(type, Py_TPFLAGS_MANAGED_DICT)) dict_size = 0;
+#endif
+#ifdef Py_TPFLAGS_MANAGED_WEAKREF
+    if (PyType_HasFeature(type, Py_TPFLAGS_MANAGED_WEAKREF)) weak_size = 0;
+#endif
+    if (type->tp_dictoffset != 0) size += dict_size;
+    if (type->tp_weaklistoffset != 0) size += weak_size;
+    size += slot_count * (Py_ssize_t)sizeof(PyObject *);
+    return type->tp_itemsize == 0 && type->tp_basicsize <= size;
+}
+
+static bool says_nothing_of_pickling(kinx_pickler *p, PyTypeObject *type) {
+    PyObject *names[] = {p->ps->names.__reduce_ex__,     p->ps->names.__reduce__,
+                         p->ps->names.__getstate__,      p->ps->names.__getnewargs__,
+                         p->ps->names.__getnewargs_ex__, p->ps->names.__class__};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (found_attr(type, names[i])) return false;
+    }
+    PyObject *dict = found_attr(type, p->ps->names.__dict__);
+    return !dict || Py_TYPE(dict) == &PyGetSetDescr_Type;
+}
+
+/* The list of slot names, by copyreg, which keeps it in the class.  New reference. */
+static PyObject *slot_names_of(kinx_pickler *p, PyTypeObject *type) {
+    PyObject *names = own_attr(type, p->ps->names.__slotnames__);
+    if (names) return Py_NewRef(names);
+    return PyObject_CallOneArg(p->ps->slotnames, (PyObject *)type);
+}
+
+#if PY_VERSION_HEX >= 0x030C0000
+#define OBJECT_MEMBER Py_T_OBJECT_EX
+#else
+#define OBJECT_MEMBER T_OBJECT_EX
+#endif
+
+/* False if a slot is not one any more: somebody has put something else under its name. */
+static bool read_slot(PyTypeObject *type, PyObject *name, slot *out) {
+    PyObject *found = PyUnicode_CheckExact(name) ? found_attr(type, name) : NULL;
+    if (!found || Py_TYPE(found) != &PyMemberDescr_Type) return false;
+    const struct PyMemberDef *member = ((PyMemberDescrObject *)found)->d_member;
+    if (member->type != OBJECT_MEMBER) return false;
+    *out = (slot){Py_NewRef(name), member->offset};
+    return true;
+}
+
+static int read_slots(PyTypeObject *type, PyObject *names, struct kinx_plan *plan) {
+    Py_ssize_t count = PyList_GET_SIZE(names);
+    plan->slots = count ? PyMem_Calloc((size_t)count, sizeof *plan->slots) : NULL;
+    if (count && !plan->slots) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (; plan->slot_count < count; plan->slot_count++) {
+        PyObject *name = PyList_GET_ITEM(names, plan->slot_count);
+        if (!read_slot(type, name, &plan->slots[plan->slot_count])) return 0;
+    }
+    plan->plain = true;
+    return 0;
+}
+
+static void plan_clear(struct kinx_plan *plan) {
+    struct kinx_plan old = *plan;
+    memset(plan, 0, sizeof *plan);
+    for (Py_ssize_t i = 0; i < old.slot_count; i++) Py_DECREF(old.slots[i].name);
+    PyMem_Free(old.slots);
+}
+
+static int plan_make(kinx_pickler *p, PyTypeObject *type, struct kinx_plan *plan) {
+    *plan = (struct kinx_plan){.type = type, .has_dict = type->tp_dictoffset != 0};
+    plan->library = reduces_by_library(p, type);
+    bool heap = PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE) && type->tp_new;
+    if (heap && asks_in_the_standard_way(type) && says_nothing_of_pickling(p, type)) {
+        PyObject *names = slot_names_of(p, type);
+        if (!names) return -1;
+        int err = 0;
+        if (PyList_CheckExact(names) && is_made_in_python(type, PyList_GET_SIZE(names))) {
+            err = read_slots(type, names, plan);
+        }
+        Py_DECREF(names);
+        if (err < 0) return -1;
+    }
+    /* Any look-up gives the class its version, if it has none. */
+    PyObject *looked_up = PyObject_GetAttr((PyObject *)type, p->ps->names.__name__);
+    if (!looked_up) PyErr_Clear();
+    Py_XDECREF(looked_up);
+    plan->version = version_of(type);
+    return 0;
+}
+
+/* Borrowed: valid until the next call.  NULL raises. */
+static const struct kinx_plan *plan_of(kinx_pickler *p, PyTypeObject *type) {
+    struct kinx_plan *plans = p->ps->plans;
+    uint64_t hash = ((uint64_t)(uintptr_t)type >> 4) * UINT64_C(0x9e3779b97f4a7c15);
+    struct kinx_plan *plan = &plans[hash >> (64 - PLANS_BITS)];
+    if (plan->type == type && plan->version && plan->version == version_of(type)) return plan;
+    struct kinx_plan made;
+    if (plan_make(p, type, &made) < 0) {
+        plan_clear(&made);
+        return NULL;
+    }
+    struct kinx_plan old = *plan;
+    *plan = made;
+    plan_clear(&old);
+    return plan;
+}
+
+bool kinx_reduces_by_library(kinx_pickler *p, PyObject *obj) {
+    if (!asks_in_the_standard_way(Py_TYPE(obj))) return false;
+    const struct kinx_plan *plan = plan_of(p, Py_TYPE(obj));
+    if (!plan) PyErr_Clear();
+    return plan && plan->library && p->protocol >= 2;
+}
+
+/* -- Writing an instance ------------------------------------------------------------------------ */
+
+enum { FEW = 16 };
+
+/* What an instance consists of, held: writing it may run code that changes it, and the
+ * table of plans has forgotten the class by then, perhaps. */
+typedef struct contents {
+    PyObject *dict; /* NULL: none, or nothing in it */
+    Py_ssize_t filled;
+    PyObject **names, **values; /* of the slots that are filled */
+    PyObject *few[2 * FEW];
+} contents;
+
+static void contents_fini(contents *c) {
+    Py_XDECREF(c->dict);
+    for (Py_ssize_t i = 0; i < c->filled; i++) {
+        Py_DECREF(c->names[i]);
+        Py_DECREF(c->values[i]);
+    }
+    if (c->names != c->few) PyMem_Free(c->names);
+}
+
+/* New reference or NULL: what object.__getstate__ takes for the __dict__. */
+static PyObject *state_dict(PyObject *obj) {
+    PyObject *dict = PyObject_GenericGetDict(obj, NULL);
+#if PY_VERSION_HEX >= 0x030B0000
+    if (dict && PyDict_Check(dict) && PyDict_GET_SIZE(dict) == 0) Py_CLEAR(dict);
+#endif
+    return dict;
+}
+
+static int contents_init(contents *c, PyObject *obj, const struct kinx_plan *plan) {
+    c->dict = NULL;
+    c->filled = 0;
+    c->names = c->few;
+    if (plan->slot_count > FEW) {
+        c->names = PyMem_Malloc((size_t)plan->slot_count * 2 * sizeof *c->names);
+        if (!c->names) return kinx_raise_writer(-ENOMEM);
+    }
+    c->values = c->names + (plan->slot_count > FEW ? plan->slot_count : FEW);
+    for (Py_ssize_t i = 0; i < plan->slot_count; i++) {
+        PyObject *value = *(PyObject **)((char *)obj + plan->slots[i].offset);
+        if (!value) continue;
+        c->names[c->filled] = Py_NewRef(plan->slots[i].name);
+        c->values[c->filled++] = Py_NewRef(value);
+    }
+    if (plan->has_dict) c->dict = state_dict(obj);
+    if (c->dict || !PyErr_Occurred()) return 0;
+    contents_fini(c);
+    return -1;
+}
+
+static int save_dict(kinx_pickler *p, PyObject *obj, PyObject *dict) {
+    bool sole = p->bare && Py_REFCNT(dict) == 2; /* the instance's reference and ours */
+    return kinx_save_known(p, dict, sole) < 0 ? kinx_trail(p, obj, KINX_STEP_STATE, NULL) : 0;
+}
+
+static int save_slot(kinx_pickler *p, PyObject *obj, PyObject *name, PyObject *value) {
+    if (kinx_save_str(p, name) < 0) return -1;
+    bool sole = p->bare && Py_REFCNT(value) == 2;
+    if (kinx_save_known(p, value, sole) == 0) return 0;
+    return kinx_trail(p, obj, KINX_STEP_ATTRIBUTE, name);
+}
+
+/* (__dict__ or None, {name: value}), of which neither tuple nor dict is made. */
+static int save_slots(kinx_pickler *p, PyObject *obj, const contents *c) {
+    int err = c->dict ? save_dict(p, obj, c->dict) : kinx_put_op(p, KIN_OP_NONE);
+    if (err == 0) err = kinx_put_op(p, KIN_OP_EMPTY_DICT);
+    if (err == 0 && c->filled > 1) err = kinx_put_op(p, KIN_OP_MARK);
+    for (Py_ssize_t i = 0; err == 0 && i < c->filled; i++) {
+        err = save_slot(p, obj, c->names[i], c->values[i]);
+    }
+    if (err == 0) err = kinx_put_op(p, c->filled > 1 ? KIN_OP_SETITEMS : KIN_OP_SETITEM);
+    return err < 0 ? -1 : kinx_put_op(p, KIN_OP_TUPLE2);
+}
+
+static int save_state(kinx_pickler *p, PyObject *obj, const contents *c) {
+    if (c->filled) {
+        if (save_slots(p, obj, c) < 0) return -1;
+    } else if (c->dict) {
+        if (save_dict(p, obj, c->dict) < 0) return -1;
+    } else {
+        return 0;
+    }
+    return kinx_put_op(p, KIN_OP_BUILD);
+}
+
+/* cls.__new__(cls) */
+static int save_new(kinx_pickler *p, PyObject *obj) {
+    if (kinx_save(p, (PyObject *)Py_TYPE(obj)) < 0)
+        return kinx_trail(p, obj, KINX_STEP_CLASS, NULL);
+    kin_err err = kin_reserve(&p->out, 2);
+    if (err < 0) return kinx_raise_writer(err);
+    *p->out.at++ = KIN_OP_EMPTY_TUPLE;
+    *p->out.at++ = KIN_OP_NEWOBJ;
+    return 0;
+}
+
+int kinx_save_instance(kinx_pickler *p, PyObject *obj, bool sole) {
+    PyTypeObject *type = Py_TYPE(obj);
+    if (p->protocol < 2 || !PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE)) return 0;
+    const struct kinx_plan *plan = plan_of(p, type);
+    if (!plan) return -1;
+    if (!plan->plain) return 0;
+    contents c;
+    if (contents_init(&c, obj, plan) < 0) return -1;
+    int done = 0;
+    PyObject *reducer = kinx_registered_reducer(p, type);
+    if (reducer) {
+        Py_DECREF(reducer);
+    } else if (p->restart || PyErr_Occurred() || save_new(p, obj) < 0) {
+        done = -1;
+    } else {
+        /* A class by value may lead to its own instance. */
+        done = kinx_save_met_again(p, obj, sole, 1);
+        if (done == 0) {
+            done = kinx_remember(p, obj, sole) < 0 || save_state(p, obj, &c) < 0 ? -1 : 1;
+        }
+    }
+    contents_fini(&c);
+    return done;
+}
+
+int kinx_plans_init(struct kinx_pickler_state *ps) {
+    ps->plans = PyMem_Calloc(PLANS, sizeof *ps->plans);
+    return ps->plans ? 0 : kinx_raise_writer(-ENOMEM);
+}
+
+void kinx_plans_fini(struct kinx_pickler_state *ps) {
+    struct kinx_plan *plans = ps->plans;
+    ps->plans = NULL;
+    for (int i = 0; plans && i < PLANS; i++) plan_clear(&plans[i]);
+    PyMem_Free(plans);
+}
