@@ -91,10 +91,18 @@ _SUBMODULES = frozenset(
     )
 )
 
+# What kinfolk has and multiprocessing has not: the module that it comes from when it is asked for.
+# It is not in __all__: `from multiprocessing import *` brings what a program expects of that.
+_EXTRAS = {"explain": "_explain"}
+
 
 def __getattr__(name):
     if name == "reducer":
         return context._default_context.reducer
+    if name in _EXTRAS:
+        from importlib import import_module
+
+        return getattr(import_module(f"{__name__}.{_EXTRAS[name]}"), name)
     if name in _SUBMODULES:
         from importlib import import_module
 

@@ -1,3 +1,5 @@
+from typing import Literal
+
 from . import (
     connection as connection,
 )
@@ -53,6 +55,7 @@ from . import (
 from . import (
     util as util,
 )
+from ._explain import Explanation as _Explanation
 from .context import AuthenticationError as AuthenticationError
 from .context import BufferTooShort as BufferTooShort
 from .context import Process as Process
@@ -135,3 +138,10 @@ log_to_stderr = context._default_context.log_to_stderr
 set_executable = context._default_context.set_executable
 set_forkserver_preload = context._default_context.set_forkserver_preload
 set_start_method = context._default_context.set_start_method
+
+def explain(
+    obj: object,
+    *,
+    method: Literal["fork", "spawn", "forkserver"] | None = None,
+    name: str = "obj",
+) -> _Explanation: ...

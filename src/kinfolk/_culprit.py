@@ -18,12 +18,9 @@ long, and travel, and must not hold the things that it speaks of.
 from _pickle import PicklingError
 
 from . import _hints
-from ._parts import name_step, view_of
+from ._parts import joined, name_step, view_of
 
 __all__ = ["explain_trail", "path_of", "rename"]
-
-#: Of a longer path the middle is left out.
-MAX_LABELS = 24
 
 #: The steps that a note shows, the last ones.
 NOTED = 6
@@ -97,18 +94,15 @@ def _write(error, root, place=0):
     own = error.__kinfolk_unexplained__
     labels = [root or "", *(label for label, _, _ in way[place + 1 :])]
     if raiser and own and isinstance(own[0], str):
-        path = _joined(labels) if len(labels) > 1 else ""
+        path = _path(labels) if len(labels) > 1 else ""
         text = f"{path}: {own[0]}" if path else own[0]
         error.args = (f"{text}; {hint}" if hint else text, *own[1:])
     if hasattr(error, "add_note"):
         _replace_note(error, _note(labels, [kind for _, kind, _ in way[place:]]))
 
 
-def _joined(labels):
-    if len(labels) > MAX_LABELS:
-        labels = [*labels[:8], f"⟨{len(labels) - 16} more⟩", *labels[-8:]]
-    # Without a root the first part is the beginning.
-    return "".join(labels).removeprefix(".")
+def _path(labels):
+    return joined(labels).removeprefix(".")  # without a root the first part is the beginning
 
 
 _MACHINERY, _HOOK = "the pickling machinery", "a hook that refuses"
@@ -135,7 +129,7 @@ _NOTE = "kinfolk: the way to what cannot be pickled:"
 
 
 def _note(labels, kinds):
-    paths = [_joined(labels[:count]) or "(the whole)" for count in range(1, len(labels) + 1)]
+    paths = [_path(labels[:count]) or "(the whole)" for count in range(1, len(labels) + 1)]
     lines = list(zip(paths, kinds))[-NOTED:]
     width = max(len(path) for path, _ in lines)
     return "\n".join([_NOTE, *(f"  {path:<{width}}  {kind}" for path, kind in lines)])

@@ -56,7 +56,7 @@ def hint_for(thing, by_value):
         return ""
     if kind in _TYPE_HINTS:
         return _TYPE_HINTS[kind]
-    if isinstance(thing, (types.FunctionType, type)):
+    if issubclass(kind, (types.FunctionType, type)):
         return _NOT_BY_NAME if by_value else _BY_NAME_ONLY
     for base in kind.__mro__:
         hint = _MODULE_HINTS.get(base.__module__.partition(".")[0])

@@ -22,6 +22,7 @@ Two walks go along these names: kinfolk._culprit the one way to a failure, which
 the pickler has noted, kinfolk._explain all ways (`visible_parts`).
 """
 
+import copyreg
 import functools
 import types
 import weakref
@@ -29,11 +30,23 @@ from _pickle import PickleBuffer
 
 from ._fingerprint import LRU_CACHE
 
-__all__ = ["ATOMS", "attribute_of", "name_step", "shown", "view_of", "visible_parts"]
+__all__ = [
+    "ATOMS",
+    "attribute_of",
+    "joined",
+    "name_step",
+    "shown",
+    "steps_of",
+    "view_of",
+    "visible_parts",
+]
 
 # enum kinx_step
 ITEM, KEY, VALUE, ELEMENT, CLASS, MAKER, ARG, ARGS, STATE, ATTRIBUTE = range(10)
 LIST_ITEM, DICT_KEY, DICT_VALUE, SETTER, PERSISTENT = range(10, 15)
+
+#: Of a longer path the middle is left out.
+MAX_LABELS = 24
 
 #: Longest key that a path shows.
 MAX_KEY = 40
@@ -62,6 +75,13 @@ def shown(key):
         text = repr(key)
         return text if len(text) <= MAX_KEY else text[: MAX_KEY - 3] + "..."
     return f"<{type(key).__name__}>"
+
+
+def joined(labels):
+    """The path that consists of `labels`; of a long one, the middle is left out."""
+    if len(labels) > MAX_LABELS:
+        labels = [*labels[:8], f"⟨{len(labels) - 16} more⟩", *labels[-8:]]
+    return "".join(labels)
 
 
 def view_of(thing):
@@ -240,6 +260,8 @@ def _of_lru_cache(wrapper, step, key, part):
 
 def _of_class(cls, step, key, part):
     if step == ARG:
+        if key == 2 and type(part) is int:  # the metaclass is that of a base
+            return "", None
         return _CLASS_ARGUMENTS[key]
     return ("", (_of_class_contents, cls)) if step == STATE else _of_any(cls, step, key, part)
 
@@ -420,6 +442,15 @@ def _elements(thing):
 _WALKS = {list: _items, tuple: _items, dict: _entries, set: _elements, frozenset: _elements}
 
 
+def _is_its_names(thing, reduced):
+    """Whether `thing` is taken apart in the way of most: its class, and its `__dict__`."""
+    maker, arguments, state, *others = reduced
+    if maker is not copyreg.__newobj__ or len(arguments) != 1 or type(state) is not dict:
+        return False
+    own = _own_names(thing)
+    return others == [None] * 3 and all(own.get(name) is state[name] for name in state)
+
+
 #: Containers that a reducer has made are gone through up to this size.
 MAX_WITHIN = 16
 
@@ -430,12 +461,24 @@ def visible_parts(thing, reduced, reduce):
     What lies between is gone through: `reduce(part)` gives the reductions of that.  What the
     reductions call is left out.
     """
-    yield from _visible(view_of(thing), steps_of(thing, reduced), reduce)
+    steps = steps_of(thing, reduced)
+    if reduced is None:
+        yield from _visible(view_of(thing), steps, reduce)
+        return
+    if _is_its_names(thing, reduced):
+        yield from [(f".{name}", value, False) for name, value in reduced[2].items()]
+        return
+    met = set()
+    for found in _visible(view_of(thing), steps, reduce):
+        key = found[0], id(found[1])
+        if key not in met:  # a partial's function is argument and state
+            met.add(key)
+            yield found
 
 
 def _visible(view, steps, reduce):
     for step, key, part in steps:
-        if step == MAKER:
+        if step in (MAKER, SETTER):
             continue
         label, further = name_step(view, step, key, part)
         if label:

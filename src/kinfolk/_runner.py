@@ -4,6 +4,7 @@
     python -m kinfolk -m module [argument...]
     python -m kinfolk -c code [argument...]
     python -m kinfolk - [argument...]              from standard input
+    python -m kinfolk explain place:expression     how that would travel to a child (_explain_cli)
 
 The program finds what `python script.py` would have given it: sys.argv, sys.path[0], and the module
 `__main__` with its attributes.  It is the very `__main__` that this interpreter began with, emptied
@@ -28,8 +29,10 @@ usage: python -m kinfolk script.py [argument...]
        python -m kinfolk -m module [argument...]
        python -m kinfolk -c code [argument...]
        python -m kinfolk - [argument...]
+       python -m kinfolk explain place:expression [--help]
 
-Run a Python program in which `multiprocessing` means kinfolk.
+Run a Python program in which `multiprocessing` means kinfolk, or explain how
+something would travel to a child process.
 Options of the interpreter go before the -m kinfolk.
 """
 
@@ -40,6 +43,10 @@ def main():
     if not words or words[0] in ("-h", "--help"):
         print(USAGE, end="", file=sys.stdout if words else sys.stderr)
         sys.exit(0 if words else 2)
+    if words[0] == "explain":  # a script of that name is run as ./explain
+        from . import _explain_cli
+
+        sys.exit(_explain_cli.main(words[1:]))
     _alias.install()
     try:
         program = _find(words)
