@@ -5,6 +5,17 @@ from typing import Any, Literal, NamedTuple, TextIO
 
 from rich.text import Text
 
+COPIED: str
+BY_NAME: str
+BY_VALUE: str
+BY_REF: str
+DESCRIPTOR: str
+BESIDE: str
+CANNOT: str
+ABOVE: str
+UNSEEN: str
+METHODS: tuple[_Method, ...]
+
 _Method = Literal["fork", "spawn", "forkserver"]
 
 class Problem(NamedTuple):
@@ -46,4 +57,5 @@ class Explanation:
     def _repr_html_(self) -> str: ...
     def __rich_console__(self, console: Any, options: Any) -> Iterable[Text]: ...
 
+def _length(count: int) -> str: ...
 def explain(obj: object, *, method: _Method | None = None, name: str = "obj") -> Explanation: ...
