@@ -22,8 +22,10 @@
 #include "kin/base.h"
 #include "kin/family.h"
 #include "kin/pickle.h"
+#include "kin/pickler.h"
 #include "kin/process.h"
 #include "kin/queue.h"
 #include "kin/sync.h"
+#include "kin/value.h"
 
 #endif

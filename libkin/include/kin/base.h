@@ -23,22 +23,27 @@ extern "C" {
 typedef int kin_err;
 
 /* One table makes the codes, their names and their texts. */
-#define KIN_ERRORS(X)                                                                   \
-    X(KIN_ECLOSED, -2001, "the queue is closed")                                        \
-    X(KIN_ESTALE, -2002, "the object named by this reference is gone")                  \
-    X(KIN_EFOREIGN, -2003, "the reference belongs to another family")                   \
-    X(KIN_ENOFAMILY, -2004, "this process is a member of no family")                    \
-    X(KIN_EARENAFULL, -2005, "the arena has reached its limit")                         \
-    X(KIN_EARENAMAP, -2006, "not enough address space to map the smallest arena")       \
-    X(KIN_EBADARENA, -2007, "the descriptor is not an arena that this libkin can join") \
-    X(KIN_EMEMBERS, -2008, "the member table is full")                                  \
-    X(KIN_EINFAMILY, -2009, "this process is a member of a family already")             \
-    X(KIN_ELEFT, -2010, "this process has left its family")                             \
-    X(KIN_EKIND, -2011, "the reference names an object of another kind")                \
-    X(KIN_EOVERRELEASE, -2012, "released more often than acquired")                     \
-    X(KIN_ENOTOWNER, -2013, "released by one who does not hold it")                     \
-    X(KIN_ETOOLARGE, -2014, "larger than the arena can ever hold")                      \
-    X(KIN_EBADLIMIT, -2015, "KINFOLK_ARENA_LIMIT is no size: a whole number, with K, M, G or T")
+#define KIN_ERRORS(X)                                                                            \
+    X(KIN_ECLOSED, -2001, "the queue is closed")                                                 \
+    X(KIN_ESTALE, -2002, "the object named by this reference is gone")                           \
+    X(KIN_EFOREIGN, -2003, "the reference belongs to another family")                            \
+    X(KIN_ENOFAMILY, -2004, "this process is a member of no family")                             \
+    X(KIN_EARENAFULL, -2005, "the arena has reached its limit")                                  \
+    X(KIN_EARENAMAP, -2006, "not enough address space to map the smallest arena")                \
+    X(KIN_EBADARENA, -2007, "the descriptor is not an arena that this libkin can join")          \
+    X(KIN_EMEMBERS, -2008, "the member table is full")                                           \
+    X(KIN_EINFAMILY, -2009, "this process is a member of a family already")                      \
+    X(KIN_ELEFT, -2010, "this process has left its family")                                      \
+    X(KIN_EKIND, -2011, "the reference names an object of another kind")                         \
+    X(KIN_EOVERRELEASE, -2012, "released more often than acquired")                              \
+    X(KIN_ENOTOWNER, -2013, "released by one who does not hold it")                              \
+    X(KIN_ETOOLARGE, -2014, "larger than the arena can ever hold")                               \
+    X(KIN_EBADLIMIT, -2015, "KINFOLK_ARENA_LIMIT is no size: a whole number, with K, M, G or T") \
+    X(KIN_EPICKLE, -2016, "the bytes are no pickle, or a damaged one")                           \
+    X(KIN_EPICKLESHORT, -2017, "the pickle ends too early")                                      \
+    X(KIN_EPICKLECODE, -2018, "the pickle is no plain data: loading it takes code")              \
+    X(KIN_EPICKLELIMIT, -2019, "the pickle goes beyond a limit of its reader")                   \
+    X(KIN_EPICKLEORDER, -2020, "these calls, in this order, make no pickle")
 
 #define KIN_ERROR_CODE_(name, code, text) name = (code),
 enum { KIN_OK = 0, KIN_ERRORS(KIN_ERROR_CODE_) KIN_OWNER_DIED = 1 };
