@@ -253,7 +253,8 @@ static int import_all(struct kinx_pickler_state *ps) {
     ps->copyreg_table = ps->pickling_error ? attr_of("copyreg", "dispatch_table") : NULL;
     ps->extensions = ps->copyreg_table ? attr_of("copyreg", "_extension_registry") : NULL;
     ps->slotnames = ps->extensions ? attr_of("copyreg", "_slotnames") : NULL;
-    ps->library = ps->slotnames ? library_modules() : NULL;
+    ps->dot = ps->slotnames ? PyUnicode_InternFromString(".") : NULL;
+    ps->library = ps->dot ? library_modules() : NULL;
     return ps->library ? 0 : -1;
 }
 
@@ -280,6 +281,7 @@ int kinx_pickler_exec(PyObject *module) {
         visit((ps)->copyreg_table);  \
         visit((ps)->extensions);     \
         visit((ps)->slotnames);      \
+        visit((ps)->dot);            \
         visit((ps)->library);        \
         visit((ps)->partial);        \
         visit((ps)->encode);         \

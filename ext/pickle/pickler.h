@@ -66,6 +66,7 @@ struct kinx_pickler_state {
     PyObject *copyreg_table, *extensions, *slotnames;
     /* The object's own of these names: who has them has not overridden them. */
     PyObject *object_reduce_ex, *object_reduce, *object_getstate;
+    PyObject *dot;     /* "." */
     PyObject *library; /* frozenset: top-level modules of the interpreter's library */
     /* Imported when first needed: see kinx_import. */
     PyObject *partial, *encode, *getattr, *name_mapping, *import_mapping, *explain;

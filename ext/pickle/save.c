@@ -647,7 +647,7 @@ static int save(kinx_pickler *p, PyObject *obj, bool sole) {
     int err;
     if (KINX_UNLIKELY(p->persistent_id != NULL)) {
         int done = save_persistent(p, obj);
-        if (done) return done < 0 ? kinx_trail_culprit(p, obj) : 0;
+        if (done) return done < 0 ? -1 : 0;
     }
     if (PyUnicode_CheckExact(obj)) err = save_str(p, obj, sole);
     else if ((err = save_atom(p, obj)) > 0) err = 0;

@@ -107,15 +107,21 @@ static PyObject *import_module(kinx_pickler *p, PyObject *obj, PyObject *module_
     return NULL;
 }
 
-/* New reference to what the name's last part is an attribute of, if the name leads to obj. */
-static PyObject *check_name(kinx_pickler *p, PyObject *obj, PyObject *module_name, PyObject *name) {
+/* Does the name lead to obj?  *name (a reference, replaced) becomes its last part if that is an
+ * attribute of the module all the same.  Raises PicklingError. */
+static int check_name(kinx_pickler *p, PyObject *obj, PyObject *module_name, PyObject **at) {
+    PyObject *name = *at;
     PyObject *module = import_module(p, obj, module_name);
-    if (!module) return NULL;
+    if (!module) return -1;
     PyObject *parent, *found = follow(module, name, &parent);
     Py_DECREF(module);
     if (found == obj) {
+        Py_ssize_t len = PyUnicode_GET_LENGTH(name);
+        Py_ssize_t dot = parent == module ? PyUnicode_FindChar(name, '.', 0, len, -1) : -1;
+        if (dot >= 0) Py_SETREF(*at, PyUnicode_Substring(name, dot + 1, len));
+        Py_DECREF(parent);
         Py_DECREF(found);
-        return parent;
+        return *at ? 0 : -1;
     }
     if (found) {
         PyErr_Format(p->ps->pickling_error, "Can't pickle %R: it's not the same object as %S.%S",
@@ -126,7 +132,7 @@ static PyObject *check_name(kinx_pickler *p, PyObject *obj, PyObject *module_nam
     }
     Py_XDECREF(parent);
     Py_XDECREF(found);
-    return NULL;
+    return -1;
 }
 
 /* -- Writing --------------------------------------------------------------------------------- */
@@ -138,11 +144,6 @@ static int save_extension(kinx_pickler *p, PyObject *obj, PyObject *module_name,
     PyObject *code = key ? PyDict_GetItemWithError(p->ps->extensions, key) : NULL;
     Py_XDECREF(key);
     if (!code) return PyErr_Occurred() ? -1 : 0;
-    if (!PyLong_Check(code)) {
-        PyErr_Format(p->ps->pickling_error, "Can't pickle %R: extension code %R isn't an integer",
-                     obj, code);
-        return -1;
-    }
     long n = PyLong_AsLong(code);
     if (n <= 0 || n > 0x7fffffffL) {
         if (!PyErr_Occurred()) {
@@ -217,37 +218,47 @@ static int save_old_global(kinx_pickler *p, PyObject *module_name, PyObject *nam
     return err;
 }
 
-/* getattr(parent, last part), where a name cannot have dots. */
-static int save_attribute(kinx_pickler *p, PyObject *parent, PyObject *name) {
+/* One GET of getattr for each dot, `count` of them, and before protocol 2 a mark each. */
+static int save_getattrs(kinx_pickler *p, Py_ssize_t count) {
     PyObject *getattr = kinx_import(&p->ps->getattr, "builtins", "getattr");
-    Py_ssize_t len = PyUnicode_GET_LENGTH(name);
-    Py_ssize_t dot = PyUnicode_FindChar(name, '.', 0, len, -1);
-    PyObject *last = getattr ? PyUnicode_Substring(name, dot + 1, len) : NULL;
-    PyObject *reduced = last ? Py_BuildValue("O(OO)", getattr, parent, last) : NULL;
-    Py_XDECREF(last);
-    if (!reduced) return -1;
-    int err = kinx_save_reduce(p, reduced, NULL, false);
-    Py_DECREF(reduced);
+    if (!getattr) return -1;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (kinx_save(p, getattr) < 0) return -1;
+        if (p->protocol < 2 && kinx_put_op(p, KIN_OP_MARK) < 0) return -1;
+    }
+    return 0;
+}
+
+static int save_attribute(kinx_pickler *p, PyObject *name) {
+    if (kinx_save(p, name) < 0) return -1;
+    if (kinx_put_op(p, p->protocol < 2 ? KIN_OP_TUPLE : KIN_OP_TUPLE2) < 0) return -1;
+    return kinx_put_op(p, KIN_OP_REDUCE);
+}
+
+/* getattr(getattr(a, "b"), "c"), where a name cannot have dots. */
+static int save_old_path(kinx_pickler *p, PyObject *module_name, PyObject *name) {
+    PyObject *parts = PyUnicode_Split(name, p->ps->dot, -1);
+    Py_ssize_t count = parts ? PyList_GET_SIZE(parts) - 1 : 0;
+    int err = parts ? save_getattrs(p, count) : -1;
+    if (err == 0) {
+        err = save_old_global(p, Py_NewRef(module_name), Py_NewRef(PyList_GET_ITEM(parts, 0)));
+    }
+    for (Py_ssize_t i = 1; err == 0 && i <= count; i++) {
+        err = save_attribute(p, PyList_GET_ITEM(parts, i));
+    }
+    Py_XDECREF(parts);
     return err;
 }
 
-/* Names of functions of this module: from protocol 4 on two strings and an opcode. */
-static bool has_dot(PyObject *name) {
-    return PyUnicode_FindChar(name, '.', 0, PyUnicode_GET_LENGTH(name), 1) >= 0;
-}
-
-static int save_name(kinx_pickler *p, PyObject *module_name, PyObject *name, PyObject *parent) {
-    if (p->protocol >= 4) {
-        if (kinx_save(p, module_name) < 0 || kinx_save(p, name) < 0) return -1;
-        return kinx_put_op(p, KIN_OP_STACK_GLOBAL);
-    }
-    if (has_dot(name)) return save_attribute(p, parent, name);
-    return save_old_global(p, Py_NewRef(module_name), Py_NewRef(name));
+static int save_name(kinx_pickler *p, PyObject *module_name, PyObject *name) {
+    if (p->protocol < 4) return save_old_path(p, module_name, name);
+    if (kinx_save(p, module_name) < 0 || kinx_save(p, name) < 0) return -1;
+    return kinx_put_op(p, KIN_OP_STACK_GLOBAL);
 }
 
 static int save_own(kinx_pickler *p, PyObject *obj, PyObject *name) {
     PyObject *module_name = ((PyCFunctionObject *)obj)->m_module;
-    return save_name(p, module_name, name, NULL) < 0 ? -1 : kinx_remember(p, obj, false);
+    return save_name(p, module_name, name) < 0 ? -1 : kinx_remember(p, obj, false);
 }
 
 static PyObject *name_of(kinx_pickler *p, PyObject *obj) {
@@ -272,19 +283,18 @@ int kinx_save_global(kinx_pickler *p, PyObject *obj, PyObject *given) {
     if (!answers_by_itself(obj) && kinx_not_bare(p) < 0) return -1;
     PyObject *name = given ? Py_NewRef(given) : name_of(p, obj);
     if (!name) return -1;
-    PyObject *module_name = NULL, *parent = NULL;
+    PyObject *module_name = NULL;
     int err = check_not_local(obj, name);
     if (err == 0) {
         module_name = module_name_of(p, obj, name);
-        if (module_name) parent = check_name(p, obj, module_name, name);
-        err = parent ? save_extension(p, obj, module_name, name) : -1;
-        if (err == 0) {
-            err = save_name(p, module_name, name, parent);
-            if (err == 0) err = kinx_remember(p, obj, false);
-        }
+        err = module_name ? check_name(p, obj, module_name, &name) : -1;
     }
-    Py_DECREF(name);
+    if (err == 0) err = save_extension(p, obj, module_name, name);
+    if (err == 0) {
+        err = save_name(p, module_name, name);
+        if (err == 0) err = kinx_remember(p, obj, false);
+    }
+    Py_XDECREF(name);
     Py_XDECREF(module_name);
-    Py_XDECREF(parent);
     return err < 0 ? -1 : 0;
 }

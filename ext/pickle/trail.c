@@ -22,12 +22,12 @@ static void note(kinx_pickler *p, PyObject *thing, kinx_step step, PyObject *key
 }
 
 int kinx_trail(kinx_pickler *p, PyObject *thing, kinx_step step, PyObject *key) {
-    if (!p->restart && PyErr_Occurred() && is_explained()) note(p, thing, step, key);
+    if (p->trail && !p->restart) note(p, thing, step, key);
     return -1;
 }
 
 int kinx_trail_index(kinx_pickler *p, PyObject *thing, kinx_step step, Py_ssize_t index) {
-    if (p->restart || !PyErr_Occurred() || !is_explained()) return -1;
+    if (!p->trail || p->restart) return -1;
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     PyObject *key = PyLong_FromSsize_t(index);
