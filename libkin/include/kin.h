@@ -21,6 +21,7 @@
 
 #include "kin/base.h"
 #include "kin/family.h"
+#include "kin/message.h"
 #include "kin/pickle.h"
 #include "kin/pickler.h"
 #include "kin/process.h"
