@@ -84,6 +84,7 @@ class Node:
         "kind",
         "label",
         "more",
+        "numbers",
         "parts",
         "size",
         "thing",
@@ -103,6 +104,7 @@ class Node:
         self.parts = []
         self.more = 0, True
         self.inherited = False
+        self.numbers = range(0)  # of the things met in it, itself the first
         self.trouble = how == CANNOT
 
     @property
@@ -258,6 +260,18 @@ class _Again(pickle.Pickler):
         return (maker, arguments, state, items, entries, setter)[: 6 if setter else 5]
 
 
+class _AgainPart(_Again):
+    """Pickles a part by itself: what the whole has elsewhere, too, counts there."""
+
+    def __init__(self, walk, node):
+        self._numbers = node.numbers
+        super().__init__(walk, [])
+
+    def persistent_id(self, obj):
+        number = self._walk.number_of(obj)
+        return None if number is None or number in self._numbers else 0
+
+
 def _length_beside(buffer):
     """The length of a PickleBuffer that rides beside the pickle; None if it goes into it."""
     try:
@@ -316,6 +330,7 @@ class _Walk:
     def _finish(self, node):
         self._wanted.pop()
         self._open.discard(id(node.thing))
+        node.numbers = range(node.numbers.start, len(self._seen))
         node.trouble = node.trouble or any(part.trouble for part in node.parts)
         if node.how == BY_VALUE:
             node.parts = [part for part in node.parts if not _is_plumbing(node.thing, part)]
@@ -338,6 +353,8 @@ class _Walk:
         if len(self._seen) >= MAX_THINGS or time.monotonic() > self._give_up:
             node.how = UNSEEN
             return node
+        number = len(self._seen)
+        node.numbers = range(number, number + 1)
         if kind not in _CONTAINERS or thing:
             self._seen[id(thing)] = node
         try:
@@ -432,7 +449,7 @@ class _Walk:
         if len(buffers) == 1:
             length = _length_beside(buffers[0])
             node.how = COPIED if length is None else BESIDE
-            node.what = f"a buffer of {_length(buffers[0].raw().nbytes)}"
+            node.what = f"{_length(buffers[0].raw().nbytes)}{_shape_of(thing)}"
             return None
         kind = type(thing)
         parts = visible_parts(thing, reduced, self.reduce)
@@ -504,7 +521,7 @@ class _Walk:
             return None, reduced
         return _of_six(thing, reduced), None
 
-    def _refuse(self, node, error, inherited):
+    def _refuse(self, node, error, inherited, path=None):
         if isinstance(error, _Refused):
             error = error.error
         own = getattr(error, "__kinfolk_unexplained__", error.args)
@@ -513,7 +530,7 @@ class _Walk:
             why = f"{type(error).__name__}: {why}" if why else type(error).__name__
         hint = _TOO_DEEP if type(error) is RecursionError else _hints.hint_for(node.thing, True)
         node.how, node.what, node.trouble = CANNOT, why, True
-        self.troubles.append((Problem(node.path, why, hint), inherited))
+        self.troubles.append((Problem(path or node.path, why, hint), inherited))
 
     # Sizes
 
@@ -523,9 +540,11 @@ class _Walk:
         size, beside = None, []
         if not root.trouble:
             try:
-                size = root.size = self._measured(root.thing, beside)
+                pickler = _Again(self, beside)
+                pickler.dump(root.thing)
+                size = root.size = pickler.size
             except Exception as error:
-                self._refuse(root, error, False)
+                self._refuse(root, error, False, _path_in(error, root))
                 return None, []
         waiting = list(root.parts)
         for node in waiting:  # grows meanwhile: level by level
@@ -535,15 +554,23 @@ class _Walk:
             if node.trouble or node.how in _UNSIZED:
                 continue
             try:
-                node.size = _without_frame(self._measured(node.thing, []))
+                pickler = _AgainPart(self, node)
+                pickler.dump(node.thing)
+                node.size = _without_frame(pickler.size)
             except Exception:  # what is measured by itself lacks what was around it
                 pass
         return size, beside
 
-    def _measured(self, thing, beside):
-        pickler = _Again(self, beside)
-        pickler.dump(thing)
-        return pickler.size
+    def number_of(self, thing):
+        """The number of `thing`, in the order in which things were met; None if it was not."""
+        node = self._seen.get(id(thing))
+        return None if node is None else node.numbers.start
+
+
+def _path_in(error, root):
+    """Where the pickler has failed that was to pickle `root`; None if it has not said so."""
+    _, _, way = getattr(error, "__kinfolk_trail__", (None, None, ()))
+    return joined([root.label, *(label for label, _, _ in way[1:])]) if way else None
 
 
 _TOO_DEEP = "it is nested deeper than a pickler can go: send it in pieces, or as a list"
@@ -671,6 +698,12 @@ def _is_plumbing(thing, part):
 
 
 _KEPT_BY_CLASSES = (".__slotnames__", ".__static_attributes__", ".__dataclass_params__")
+
+
+def _shape_of(thing):
+    if type(thing).__module__ != "numpy":
+        return ""
+    return f" of {thing.dtype}, {' × '.join(map(str, thing.shape)) or 'a scalar'}"
 
 
 def _values(container):

@@ -32,6 +32,8 @@ __all__ = ["html", "lines", "plain", "write"]
 
 #: How deep the tree is shown if nobody says.
 DEPTH = 8
+#: So many levels more, where something keeps it from travelling.
+DEEPEST = 30
 
 #: Columns of a line where there is no terminal.
 WIDTH = 100
@@ -237,23 +239,23 @@ class _Row:
 
 
 def _rows(node, depth, guides="", rest=""):
-    yield _Row(guides, rest + ("│  " if node.parts and depth else ""), node.label, node)
-    count, alike = node.more
-    entries = list(node.parts)
-    if depth <= 0 and entries:
-        yield _Row(rest, rest, f"└─ … {_parts_within(node)} parts within", None)
-        return
-    for place, part in enumerate(entries):
-        is_last = place == len(entries) - 1 and not count
+    yield _Row(guides, rest + ("│  " if node.parts else ""), node.label, node)
+    parts, more = node.parts, _more(node)
+    if depth <= 0 and parts:  # what keeps it from travelling is shown, however deep
+        parts = [part for part in parts if part.trouble and depth > -DEEPEST]
+        hidden = len(node.parts) + node.more[0] - len(parts)
+        more = f"… {hidden:,} part{'s' if hidden > 1 else ''} within" if hidden else ""
+    for place, part in enumerate(parts):
+        is_last = place == len(parts) - 1 and not more
         turn, onward = ("└─ ", "   ") if is_last else ("├─ ", "│  ")
         yield from _rows(part, depth - 1, rest + turn, rest + onward)
-    if count:
-        yield _Row(rest, rest, f"└─ … {count:,} more{' like these' if alike else ''}", None)
+    if more:
+        yield _Row(rest, rest, f"└─ {more}", None)
 
 
-def _parts_within(node):
-    count = len(node.parts) + node.more[0]
-    return f"{count:,}"
+def _more(node):
+    count, alike = node.more
+    return f"… {count:,} more{' like these' if alike else ''}" if count else ""
 
 
 def _table(rows, width):

@@ -338,6 +338,9 @@ def test_it_gives_up(monkeypatch):
     monkeypatch.setattr(_explain, "MAX_THINGS", 50)
     explanation = kinfolk.explain([Sink(str(i)) for i in range(100)])
     assert explanation.travels and "not looked at" in str(explanation)
+    explanation = kinfolk.explain([*(Sink(str(i)) for i in range(100)), Holder(x=LOCK)])
+    (problem,) = explanation.problems
+    assert problem.path in ("obj", "obj[100].x") and "lock" in problem.why
 
 
 def test_sizes():
@@ -345,6 +348,15 @@ def test_sizes():
     a, b = explanation.root.parts
     assert 1000 < a.size < 1020 and 200 <= b.size < 220
     assert a.size + b.size < explanation.size < a.size + b.size + 50
+
+
+def test_what_is_shared_counts_once():
+    text = "x" * 1000
+    shared = [text, [text]]
+    holder = Holder(one=shared, two=[shared, shared])
+    explanation = kinfolk.explain(holder)
+    one, two = explanation.root.parts
+    assert one.size > 1000 and two.size < 30 and explanation.size < one.size + 100
 
 
 # -- methods -------------------------------------------------------------------------------------
@@ -464,6 +476,13 @@ def test_depth():
     text = kinfolk.explain(job()).text(depth=1)
     assert "… 1,000 parts within" in text and ".name" in text and "'nightly'" in text
     assert "[0]" not in text.partition("pickle:")[0].replace("sinks[0]", "")
+    text = kinfolk.explain([1, {"a": (2, LOCK)}]).text(depth=0)
+    tree = text.partition("obj  ")[2]
+    assert "['a']" in tree and "✗ cannot" in tree and "1 part within" in tree
+    thing = LOCK
+    for _ in range(5000):
+        thing = [thing]
+    assert "cannot travel" in str(kinfolk.explain(thing))
 
 
 def test_colours_only_where_they_are_wanted(monkeypatch):
