@@ -1,8 +1,8 @@
 """The C side of kinfolk: the family of processes and what its members share (ext/)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
-from typing import Any, Generic, TypeVar, final
+from typing import Any, Generic, Protocol, TypeVar, final
 
 from typing_extensions import Buffer
 
@@ -122,3 +122,47 @@ def zygote_start(
 ) -> tuple[int, int | None, int]: ...
 def lifeline_fd() -> int: ...
 def lifeline_bind(fd: int, signo: int, /) -> None: ...
+
+# Loading pickles: ext/pickle/unpickler.c
+
+class _Readable(Protocol):
+    def read(self, n: int, /) -> bytes: ...
+    def readline(self) -> bytes: ...
+
+@final
+class UnpicklerMemoProxy:
+    def clear(self) -> None: ...
+    def copy(self) -> dict[int, Any]: ...
+
+class Unpickler:
+    memo: UnpicklerMemoProxy | dict[int, Any]
+    persistent_load: Callable[[Any], Any]
+    def __init__(
+        self,
+        file: _Readable,
+        *,
+        fix_imports: bool = True,
+        encoding: str = "ASCII",
+        errors: str = "strict",
+        buffers: Iterable[Any] | None = (),
+    ) -> None: ...
+    def load(self) -> Any: ...
+    def find_class(self, module_name: str, global_name: str, /) -> Any: ...
+
+def load(
+    file: _Readable,
+    *,
+    fix_imports: bool = True,
+    encoding: str = "ASCII",
+    errors: str = "strict",
+    buffers: Iterable[Any] | None = (),
+) -> Any: ...
+def loads(
+    data: Buffer,
+    /,
+    *,
+    fix_imports: bool = True,
+    encoding: str = "ASCII",
+    errors: str = "strict",
+    buffers: Iterable[Any] | None = (),
+) -> Any: ...

@@ -40,6 +40,7 @@ from ._findable import (
     register_pickle_by_value,
     unregister_pickle_by_value,
 )
+from ._kin import Unpickler, load, loads
 from ._mainnames import expect_fresh_member
 from ._oddments import standing_of
 from ._rebuild import instance_of
@@ -67,10 +68,6 @@ __all__ = [
 
 HIGHEST_PROTOCOL = 5
 DEFAULT_PROTOCOL = 5
-
-Unpickler = _pickle.Unpickler
-load = _pickle.load
-loads = _pickle.loads
 
 _CLASS_OR_MODULE = type, ModuleType
 _SCALARS = frozenset((type(None), bool, int, float, str, bytes))
