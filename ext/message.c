@@ -1,189 +1,64 @@
 /* Pickling an object for sending, and what becomes of the pickle.
  *
- * Three ways, the first that fits:
+ * A number or a short string is written by hand (atom.c), all else by the pickler
+ * (pickle/), told that its receivers are kin and with the reducers that programs
+ * have registered for sending.  Large strings are not copied into the pickle but noted
+ * as pieces of it, and large buffers stay out of it altogether (protocol 5): what is
+ * large is copied once, into the blob.
  *
- *   atoms       a number, a short string …: by hand (atom.c)
- *   plain data  containers of atoms, and what lives in the arena: the interpreter's
- *               own dumps()
- *   all else    kinfolk.reduction.ForkingPickler, which knows functions and
- *               classes by value, and the reducers that programs have registered
- *
- * The last one writes into a sink, which keeps the chunks of the pickle as the
- * pickler hands them out.  A large string among them is the object's own, not a
- * copy, and large buffers stay out of the pickle altogether (protocol 5): what
- * is large is copied once, into the blob.
- *
- * The user's code runs at most once for each object, and all of it before
- * anything is sent.  What it mentions of the arena is noted meanwhile (ref.h). */
+ * The user's code runs at most once for each object, and all of it before anything
+ * is sent.  What it mentions of the arena is noted meanwhile (ref.h). */
 #include "message.h"
+
 #include "errors.h"
+#include "pickle/dump.h"
+#include "pickle/unpickler.h"
 
 /* Copies of at least so many bytes are made without the GIL. */
 #define COPY_WITHOUT_GIL (1u << 20)
 
-/* -- The sink ------------------------------------------------------------------ */
-
-typedef struct sink {
-    PyObject_HEAD
-    PyObject *chunks;  /* list of bytes */
-    PyObject *buffers; /* list of PickleBuffer */
-} sink;
-
-/* The message has been taken out: only the user's code, keeping a pickler, gets here. */
-static int raise_sealed(void) {
-    PyErr_SetString(PyExc_ValueError, "this message has been pickled already");
-    return -1;
-}
-
-/* write(data): another chunk of the pickle. */
-static PyObject *sink_write(sink *self, PyObject *data) {
-    /* Bytes do not change any more; anything else may, while user code runs. */
-    PyObject *chunk = PyBytes_CheckExact(data) ? Py_NewRef(data) : PyBytes_FromObject(data);
-    if (!chunk) return NULL;
-    int err = self->chunks ? PyList_Append(self->chunks, chunk) : raise_sealed();
-    Py_DECREF(chunk);
-    if (err < 0) return NULL;
-    Py_RETURN_NONE;
-}
-
-/* keep(buffer) -> bool: false if it stays out of the pickle. */
-static PyObject *sink_keep(sink *self, PyObject *buffer) {
-    const Py_buffer *view = PyPickleBuffer_GetBuffer(buffer);
-    if (!view) return NULL;
-    if (view->len < KINX_OUT_OF_BAND || !PyBuffer_IsContiguous(view, 'A')) Py_RETURN_TRUE;
-    int err = self->buffers ? PyList_Append(self->buffers, buffer) : raise_sealed();
-    if (err < 0) return NULL;
-    Py_RETURN_FALSE;
-}
-
-static int sink_traverse(sink *self, visitproc visit, void *arg) {
-    Py_VISIT(Py_TYPE(self));
-    Py_VISIT(self->chunks);
-    Py_VISIT(self->buffers);
-    return 0;
-}
-
-static int sink_clear(sink *self) {
-    Py_CLEAR(self->chunks);
-    Py_CLEAR(self->buffers);
-    return 0;
-}
-
-static void sink_dealloc(sink *self) {
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    sink_clear(self);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
-static PyMethodDef sink_methods[] = {
-    {"write", (PyCFunction)sink_write, METH_O, NULL},
-    {"keep", (PyCFunction)sink_keep, METH_O, NULL},
-    {NULL},
-};
-
-static PyType_Slot sink_slots[] = {
-    {Py_tp_dealloc, sink_dealloc},
-    {Py_tp_traverse, sink_traverse},
-    {Py_tp_clear, sink_clear},
-    {Py_tp_methods, sink_methods},
-    {0, NULL},
-};
-
-static PyType_Spec sink_spec = {
-    .name = "kinfolk._kin._Sink",
-    .basicsize = sizeof(sink),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
-             Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = sink_slots,
-};
-
-int kinx_message_exec(PyObject *module) {
-    kinx_state *st = kinx_state_of(module);
-    st->sink_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &sink_spec, NULL);
-    return st->sink_type ? 0 : -1;
-}
-
-static sink *sink_new(kinx_state *st) {
-    sink *self = (sink *)st->sink_type->tp_alloc(st->sink_type, 0);
-    if (!self) return NULL;
-    self->chunks = PyList_New(0);
-    self->buffers = PyList_New(0);
-    if (self->chunks && self->buffers) return self;
-    Py_DECREF(self);
-    return NULL;
-}
-
 /* -- Pickling -------------------------------------------------------------------- */
 
-/* The message is these bytes; steals `bytes`. */
-static int message_of_bytes(kinx_message *message, PyObject *bytes) {
-    message->owner = bytes;
-    message->body = (const uint8_t *)PyBytes_AS_STRING(bytes);
-    message->body_len = (size_t)PyBytes_GET_SIZE(bytes);
-    return 0;
-}
-
-static int pickle_plain(kinx_state *st, kinx_message *message, PyObject *obj) {
-    PyObject *dumps = kinx_import(&st->plain_dumps, "_pickle", "dumps");
-    PyObject *protocol = dumps ? PyLong_FromLong(5) : NULL;
-    if (!protocol) return -1;
-    PyObject *args[] = {NULL, obj, protocol};
-    PyObject *bytes =
-        PyObject_Vectorcall(dumps, args + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-    Py_DECREF(protocol);
-    return bytes ? message_of_bytes(message, bytes) : -1;
-}
-
-/* ForkingPickler(sink, 5, buffer_callback=sink.keep).  New reference. */
-static PyObject *pickler_into(kinx_state *st, sink *to) {
-    PyObject *type = kinx_import(&st->forking_pickler, "kinfolk.reduction", "ForkingPickler");
-    PyObject *keep = type ? PyObject_GetAttrString((PyObject *)to, "keep") : NULL;
-    if (!keep) return NULL;
-    PyObject *args = Py_BuildValue("(Oi)", to, 5);
-    PyObject *kwds = Py_BuildValue("{sO}", "buffer_callback", keep);
-    PyObject *pickler = args && kwds ? PyObject_Call(type, args, kwds) : NULL;
-    Py_XDECREF(args);
-    Py_XDECREF(kwds);
-    Py_DECREF(keep);
-    return pickler;
-}
-
-static int pickle_into(kinx_state *st, sink *to, PyObject *obj) {
-    PyObject *pickler = pickler_into(st, to);
-    if (!pickler) return -1;
-    /* What every member of the family has in the main program goes by its name alone. */
-    PyObject *done = NULL;
-    if (PyObject_SetAttrString(pickler, "kin", Py_True) == 0) {
-        done = PyObject_CallMethod(pickler, "dump", "(O)", obj);
+/* Some reducers are for types of modules that a program may never import: those are
+ * registered when they are there. */
+PyObject *kinx_sending_reducers(kinx_state *st) {
+    PyObject *reducers = kinx_import(&st->extra_reducers, "kinfolk.reduction", "extra_reducers");
+    PyObject *late =
+        reducers ? kinx_import(&st->late_reducers, "kinfolk.reduction", "late_reducers") : NULL;
+    if (!late || PyDict_GET_SIZE(late) == 0) return late ? reducers : NULL;
+    PyObject *module, *unused;
+    Py_ssize_t place = 0;
+    while (PyDict_Next(late, &place, &module, &unused)) {
+        int known = PyDict_Contains(PyImport_GetModuleDict(), module);
+        if (known == 0) continue;
+        PyObject *learn =
+            known > 0 ? kinx_import(&st->learn_late, "kinfolk.reduction", "learn_late_reducers")
+                      : NULL;
+        PyObject *done = learn ? PyObject_CallNoArgs(learn) : NULL;
+        Py_XDECREF(done);
+        return done ? reducers : NULL;
     }
-    Py_DECREF(pickler);
-    Py_XDECREF(done);
-    return done ? 0 : -1;
+    return reducers;
 }
 
-/* Takes what is in the sink; from then on nothing more gets in. */
-static int message_of_sink(kinx_message *message, sink *from) {
-    PyObject *chunks = from->chunks, *buffers = from->buffers;
-    from->chunks = from->buffers = NULL;
-    if (PyList_GET_SIZE(buffers) > 0) message->buffers = buffers;
-    else Py_DECREF(buffers);
-    if (PyList_GET_SIZE(chunks) != 1) {
-        message->chunks = chunks;
-        return 0;
+static int pickle(kinx_state *st, kinx_message *message, PyObject *obj) {
+    PyObject *reducers = kinx_sending_reducers(st);
+    if (!reducers) return -1;
+    kinx_pickler p;
+    kinx_pickler_init(&p, st);
+    p.kin = true;
+    p.extra_reducers = reducers;
+    p.keep_buffers = true;
+    int err = kinx_output_init(&message->output, p.ps, &p, NULL, true);
+    if (err == 0) {
+        err = kinx_pickle(&p, obj, true);
+        message->body = p.out.start;
+        message->body_len = (size_t)(p.out.at - p.out.start);
+        message->buffers = p.buffers;
+        p.buffers = NULL;
+        if (err < 0) kinx_trail_explain(&p, obj);
     }
-    PyObject *only = Py_NewRef(PyList_GET_ITEM(chunks, 0));
-    Py_DECREF(chunks);
-    return message_of_bytes(message, only);
-}
-
-static int pickle_any(kinx_state *st, kinx_message *message, PyObject *obj) {
-    sink *to = sink_new(st);
-    if (!to) return -1;
-    int err = pickle_into(st, to, obj);
-    if (err == 0) err = message_of_sink(message, to);
-    Py_DECREF(to);
+    kinx_pickler_fini(&p);
     return err;
 }
 
@@ -191,32 +66,34 @@ int kinx_message_init(kinx_state *st, kinx_message *message, PyObject *obj) {
     message->head_len = 0;
     message->body = NULL;
     message->body_len = 0;
-    message->owner = message->chunks = message->buffers = NULL;
+    message->owner = message->buffers = NULL;
+    message->is_pickled = false;
     message->mentions.count = 0;
     if (kinx_atom_dump(obj, message)) return 0;
+    message->is_pickled = true;
     kinx_mentions_begin(&message->mentions);
-    int err =
-        kinx_is_plain(st, obj) ? pickle_plain(st, message, obj) : pickle_any(st, message, obj);
+    int err = pickle(st, message, obj);
     kinx_mentions_end(&message->mentions);
-    if (err < 0) kinx_mentions_clear(&message->mentions);
+    if (err < 0) kinx_message_fini(message);
     return err;
 }
 
 void kinx_message_fini(kinx_message *message) {
     if (message->mentions.count) kinx_mentions_clear(&message->mentions);
+    if (message->is_pickled) kinx_output_fini(&message->output);
     Py_XDECREF(message->owner);
-    Py_XDECREF(message->chunks);
     Py_XDECREF(message->buffers);
 }
 
 /* -- The pickle as bytes ------------------------------------------------------------ */
 
+static size_t piece_count(const kinx_message *message) {
+    return message->is_pickled ? message->output.piece_count : 0;
+}
+
 static size_t pickle_len(const kinx_message *message) {
     size_t len = message->head_len + message->body_len + message->stop;
-    if (!message->chunks) return len;
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(message->chunks); i++) {
-        len += (size_t)PyBytes_GET_SIZE(PyList_GET_ITEM(message->chunks, i));
-    }
+    for (size_t i = 0; i < piece_count(message); i++) len += message->output.pieces[i].len;
     return len;
 }
 
@@ -227,17 +104,19 @@ static uint8_t *append(uint8_t *out, const void *data, size_t len) {
 
 static void pickle_write(const kinx_message *message, uint8_t *out) {
     out = append(out, message->head, message->head_len);
-    out = append(out, message->body, message->body_len);
-    if (message->stop) *out = '.';
-    if (!message->chunks) return;
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(message->chunks); i++) {
-        PyObject *chunk = PyList_GET_ITEM(message->chunks, i);
-        out = append(out, PyBytes_AS_STRING(chunk), (size_t)PyBytes_GET_SIZE(chunk));
+    size_t done = 0;
+    for (size_t i = 0; i < piece_count(message); i++) {
+        const kinx_piece *piece = &message->output.pieces[i];
+        out = append(out, message->body + done, piece->off - done);
+        out = append(out, piece->data, piece->len);
+        done = piece->off;
     }
+    out = append(out, message->body + done, message->body_len - done);
+    if (message->stop) *out = '.';
 }
 
 bool kinx_message_is_small(const kinx_message *message) {
-    return message->mentions.count == 0 && !message->buffers && !message->chunks &&
+    return message->mentions.count == 0 && !message->buffers && piece_count(message) == 0 &&
            pickle_len(message) <= KIN_RECORD_MAX;
 }
 
@@ -345,28 +224,10 @@ kin_err kinx_message_to_blob(kinx_state *st, const kinx_message *message, kin_bl
 
 /* -- Loading ---------------------------------------------------------------------------- */
 
-static PyObject *loads(kinx_state *st, PyObject *pickle, PyObject *buffers) {
-    PyObject *function = kinx_import(&st->loads, "kinfolk.pickle", "loads");
-    if (!function) return NULL;
-    PyObject *kwnames = buffers ? Py_BuildValue("(s)", "buffers") : NULL;
-    if (buffers && !kwnames) return NULL;
-    PyObject *args[] = {NULL, pickle, buffers};
-    PyObject *obj =
-        PyObject_Vectorcall(function, args + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, kwnames);
-    Py_XDECREF(kwnames);
-    return obj;
-}
-
 PyObject *kinx_load_record(kinx_state *st, const uint8_t *data, size_t len) {
     bool known;
     PyObject *obj = kinx_atom_load(data, len, &known);
-    if (known) return obj;
-    /* A copy of its own: the unpickler runs code that might keep a view of it. */
-    PyObject *pickle = PyBytes_FromStringAndSize((const char *)data, (Py_ssize_t)len);
-    if (!pickle) return NULL;
-    obj = loads(st, pickle, NULL);
-    Py_DECREF(pickle);
-    return obj;
+    return known ? obj : kinx_loads(st, data, len, NULL);
 }
 
 /* Where the parts of a received blob lie. */
@@ -422,13 +283,12 @@ static PyObject *buffers_of(const parts *in, const uint8_t *data, PyObject *view
 }
 
 static PyObject *load_parts(kinx_state *st, const parts *in, const uint8_t *data, PyObject *view) {
-    PyObject *pickle = slice(view, in->pickle_off, in->head.pickle_len);
-    if (!pickle) return NULL;
     PyObject *buffers = NULL, *obj = NULL;
     if (in->head.buffer_count > 0) buffers = buffers_of(in, data, view);
-    if (buffers || in->head.buffer_count == 0) obj = loads(st, pickle, buffers);
+    if (buffers || in->head.buffer_count == 0) {
+        obj = kinx_loads(st, data + in->pickle_off, in->head.pickle_len, buffers);
+    }
     Py_XDECREF(buffers);
-    Py_DECREF(pickle);
     return obj;
 }
 

@@ -2,27 +2,24 @@
 #ifndef KINX_MESSAGE_H
 #define KINX_MESSAGE_H
 
+#include "pickle/output.h"
 #include "ref.h"
-
-/* A buffer of at least so many bytes is not copied into the pickle but laid
- * beside it (protocol 5, out of band), and mapped in place by the receiver. */
-#define KINX_OUT_OF_BAND 65536
 
 /* The result of functions that give a kin_err: a Python exception is set, and
  * kinx_raise() leaves it as it is. */
 #define KINX_RAISED (-EINTR)
 
-/* An object, pickled.  The pickle is `head`, then `body` or all of `chunks`, then
- * a STOP if `stop` says so: in pieces, so that what is large is copied once only,
- * into the blob. */
+/* An object, pickled.  The pickle is `head`, then `body` with the output's pieces in it, then a
+ * STOP if `stop` says so. */
 typedef struct kinx_message {
     uint8_t head[12];
     uint8_t head_len;
     bool stop;
-    const uint8_t *body; /* in `owner` */
+    bool is_pickled;     /* by the pickler: then the body lies in `output` */
+    const uint8_t *body; /* in `owner`, or in `output` */
     size_t body_len;
-    PyObject *owner;   /* strong reference, or NULL */
-    PyObject *chunks;  /* list of bytes, or NULL */
+    PyObject *owner; /* strong reference, or NULL */
+    kinx_output output;
     PyObject *buffers; /* list of the PickleBuffers out of band, or NULL */
     kinx_mentions mentions;
 } kinx_message;
@@ -53,11 +50,6 @@ bool kinx_atom_dump(PyObject *obj, kinx_message *message);
 /* What such a message says: a new reference, or NULL and, without an exception,
  * *known == false if this is for a real unpickler. */
 PyObject *kinx_atom_load(const uint8_t *data, size_t len, bool *known);
-
-/* Is it data without any code in it: exactly the types above and this module's own,
- * and tuples, lists, dicts and sets of such, not too many and not too deep to look
- * at all of them?  Runs no code of the user's. */
-bool kinx_is_plain(kinx_state *st, PyObject *obj);
 
 /* -- How a blob is laid out ------------------------------------------------------ */
 

@@ -31,7 +31,6 @@ typedef struct kinx_state {
     PyTypeObject *shared_type;
     PyTypeObject *kind_types[KINX_KINDS];
     PyTypeObject *blob_type;
-    PyTypeObject *sink_type;
     PyObject *stale_reference;
 
     PyObject *open; /* kinfolk._kin._open, which pickles of refs call */
@@ -43,10 +42,8 @@ typedef struct kinx_state {
     bool fork_hooked;
 
     /* Imported when first needed: see kinx_import. */
-    PyObject *queue_full, *queue_empty; /* queue.Full, queue.Empty */
-    PyObject *plain_dumps;              /* the interpreter's own */
-    PyObject *loads;                    /* kinfolk.pickle.loads */
-    PyObject *forking_pickler;          /* kinfolk.reduction.ForkingPickler */
+    PyObject *queue_full, *queue_empty;                    /* queue.Full, queue.Empty */
+    PyObject *extra_reducers, *late_reducers, *learn_late; /* kinfolk.reduction's */
 } kinx_state;
 
 /* Calls `visit` for each reference that the state holds. */
@@ -55,14 +52,13 @@ typedef struct kinx_state {
         visit((st)->shared_type);                                                        \
         for (int kind_ = 0; kind_ < KINX_KINDS; kind_++) visit((st)->kind_types[kind_]); \
         visit((st)->blob_type);                                                          \
-        visit((st)->sink_type);                                                          \
         visit((st)->stale_reference);                                                    \
         visit((st)->open);                                                               \
         visit((st)->queue_full);                                                         \
         visit((st)->queue_empty);                                                        \
-        visit((st)->plain_dumps);                                                        \
-        visit((st)->loads);                                                              \
-        visit((st)->forking_pickler);                                                    \
+        visit((st)->extra_reducers);                                                     \
+        visit((st)->late_reducers);                                                      \
+        visit((st)->learn_late);                                                         \
     } while (0)
 
 extern struct PyModuleDef kinx_module;
@@ -96,7 +92,6 @@ int kinx_lock_exec(PyObject *module);
 int kinx_semaphore_exec(PyObject *module);
 int kinx_event_exec(PyObject *module);
 int kinx_memory_exec(PyObject *module);
-int kinx_message_exec(PyObject *module);
 int kinx_blob_exec(PyObject *module);
 int kinx_queue_exec(PyObject *module);
 

@@ -57,6 +57,7 @@ void kinx_pickler_fini(kinx_pickler *p) {
     else p->ps->spare_memo = p->memo;
     kinx_memo_fini(&p->classes);
     Py_CLEAR(p->homes);
+    Py_CLEAR(p->buffers);
     Py_CLEAR(p->trail);
     Py_CLEAR(p->fast_seen);
 }
@@ -74,6 +75,7 @@ static void rewind_all(kinx_pickler *p) {
     p->unmemoised = 0;
     kinx_memo_clear(&p->memo);
     kinx_memo_clear(&p->classes);
+    Py_CLEAR(p->buffers);
     kinx_output_rewind(p->output);
 }
 
@@ -170,6 +172,27 @@ static PyObject *pickle_dumps(PyObject *module, PyObject *const *args, Py_ssize_
     return bytes;
 }
 
+/* What goes to kin by another way than a queue: in one piece, with the reducers registered for
+ * sending. */
+static PyObject *dumps_for_kin(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+    if (nargs < 1 || nargs > 2) {
+        PyErr_SetString(PyExc_TypeError, "dumps_for_kin() takes an object and a protocol");
+        return NULL;
+    }
+    kinx_state *st = kinx_state_of(module);
+    PyObject *reducers = kinx_sending_reducers(st), *bytes = NULL;
+    if (!reducers) return NULL;
+    kinx_pickler p;
+    kinx_pickler_init(&p, st);
+    p.kin = true;
+    p.extra_reducers = reducers;
+    if (kinx_parse_protocol(nargs > 1 ? args[1] : NULL, NULL, &p.protocol) == 0) {
+        pickle_with(&p, args[0], NULL, &bytes);
+    }
+    kinx_pickler_fini(&p);
+    return bytes;
+}
+
 PyObject *kinx_write_method(struct kinx_pickler_state *ps, PyObject *file) {
     PyObject *write = PyObject_GetAttr(file, ps->names.write);
     if (!write && PyErr_ExceptionMatches(PyExc_AttributeError)) {
@@ -205,9 +228,15 @@ PyDoc_STRVAR(dump_doc, "dump($module, /, obj, file, protocol=None, buffer_callba
                        "     fix_imports=True, by_value=True, kin=False)\n--\n\n"
                        "Write the pickle of obj to file: see kinfolk.pickle.");
 
+PyDoc_STRVAR(for_kin_doc,
+             "dumps_for_kin($module, obj, protocol=None, /)\n--\n\n"
+             "The pickle of obj, as bytes, for members of this program's family, with the\n"
+             "reducers of kinfolk.reduction.ForkingPickler.");
+
 static PyMethodDef functions[] = {
     {"dumps", (PyCFunction)(void (*)(void))pickle_dumps, METH_FASTCALL | METH_KEYWORDS, dumps_doc},
     {"dump", (PyCFunction)(void (*)(void))pickle_dump, METH_FASTCALL | METH_KEYWORDS, dump_doc},
+    {"dumps_for_kin", (PyCFunction)(void (*)(void))dumps_for_kin, METH_FASTCALL, for_kin_doc},
     {NULL},
 };
 

@@ -18,6 +18,9 @@ int kinx_parse_protocol(PyObject *given, PyObject *buffer_callback, int *protoco
 /* file.write; raises TypeError if it has none.  New reference. */
 PyObject *kinx_write_method(struct kinx_pickler_state *ps, PyObject *file);
 
+/* Borrowed: the reducers registered for sending (kinfolk.reduction).  Raises. */
+PyObject *kinx_sending_reducers(kinx_state *st);
+
 int kinx_pickler_types_exec(PyObject *module);
 
 #endif

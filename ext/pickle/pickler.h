@@ -28,6 +28,10 @@
  * many on their stack. */
 #define KINX_BATCH 1000
 
+/* A buffer of at least so many bytes is not copied into the pickle but laid
+ * beside it (protocol 5, out of band), and mapped in place by the receiver. */
+#define KINX_OUT_OF_BAND 65536
+
 /* -- What all picklers have in common ------------------------------------------------ */
 
 #define KINX_PICKLER_NAMES(X) \
@@ -96,6 +100,8 @@ struct kinx_pickler {
     PyObject *reducer_override; /* bound */
     PyObject *persistent_id;    /* bound */
     PyObject *buffer_callback;
+    bool keep_buffers; /* those of KINX_OUT_OF_BAND bytes or more go into `buffers` */
+    PyObject *buffers; /* list, or NULL: what stays out of band */
     int protocol;
     bool fix_imports;
     bool fast;

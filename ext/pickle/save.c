@@ -291,8 +291,16 @@ static int raise_pickling(kinx_pickler *p, const char *text) {
     return -1;
 }
 
+/* For a message: large ones go beside it. */
+static int keep_buffer(kinx_pickler *p, PyObject *obj, const Py_buffer *view) {
+    if (view->len < KINX_OUT_OF_BAND) return 1;
+    if (!p->buffers) p->buffers = PyList_New(0);
+    return p->buffers && PyList_Append(p->buffers, obj) == 0 ? 0 : -1;
+}
+
 /* 1: it goes in the pickle; 0: beside it. */
-static int is_in_band(kinx_pickler *p, PyObject *obj) {
+static int is_in_band(kinx_pickler *p, PyObject *obj, const Py_buffer *view) {
+    if (p->keep_buffers) return keep_buffer(p, obj, view);
     if (!p->buffer_callback) return 1;
     if (kinx_not_bare(p) < 0) return -1;
     PyObject *answer = PyObject_CallOneArg(p->buffer_callback, obj);
@@ -312,7 +320,7 @@ static int save_picklebuffer(kinx_pickler *p, PyObject *obj, bool sole) {
         return raise_pickling(
             p, "PickleBuffer can not be pickled when pointing to a non-contiguous buffer");
     }
-    int in_band = is_in_band(p, obj);
+    int in_band = is_in_band(p, obj, view);
     if (in_band < 0) return -1;
     if (in_band == 0) {
         if (put_op(p, KIN_OP_NEXT_BUFFER) < 0) return -1;

@@ -23,7 +23,7 @@ import os
 import sys
 from contextlib import contextmanager
 
-from . import context, pickle
+from . import _kin, context, pickle
 
 __all__ = [
     "send_handle",
@@ -40,6 +40,10 @@ __all__ = [
 HAVE_SEND_HANDLE = True
 
 
+#: Type -> reducer, of those registered for sending.  kinfolk._kin asks here, too.
+extra_reducers = {}
+
+
 class ForkingPickler(pickle.Pickler):
     """kinfolk's pickler with the reducers registered for messages to other processes.
 
@@ -49,12 +53,12 @@ class ForkingPickler(pickle.Pickler):
     # The receiver is of the family: names that every member has need not be backed by values.
     kin = True
 
-    _extra_reducers = {}
+    _extra_reducers = extra_reducers
 
     def __init__(self, *args, **kwds):
         super().__init__(*args, **kwds)
-        if _late_reducers:
-            _register_late()
+        if late_reducers:
+            learn_late_reducers()
         # Without a table of its own a pickler uses copyreg's.
         if self._extra_reducers:
             self.dispatch_table = copyreg.dispatch_table | self._extra_reducers
@@ -67,16 +71,18 @@ class ForkingPickler(pickle.Pickler):
     @classmethod
     def dumps(cls, obj, protocol=None):
         """Return `obj` pickled, as a bytes-like object."""
+        if cls is ForkingPickler:
+            return memoryview(_kin.dumps_for_kin(obj, protocol))
         buf = io.BytesIO()
         cls(buf, protocol).dump(obj)
         return buf.getbuffer()
 
     loads = staticmethod(pickle.loads)
 
-    @classmethod
-    def explain(cls, error, parts):
+    @staticmethod
+    def explain(error, parts):
         """Say in `error` where in `parts`, a dict of what was pickled, the culprit is; return it."""
-        return pickle.explain_failure(error, None, parts=parts, pickler=cls(io.BytesIO()))
+        return pickle.explain_failure(error, parts)
 
 
 register = ForkingPickler.register
@@ -97,17 +103,21 @@ def _rebuild_socket(df, family, type, proto):
     return socket.socket(family, type, proto, fileno=df.detach())
 
 
-# (module, type) -> reducer.  There is nothing of such a type to pickle before the module was
-# imported, and importing it for the type alone would slow down every program's start.
-_late_reducers = {("socket", "socket"): _reduce_socket}
+#: Module -> {type: reducer}.  There is nothing of such a type to pickle before the module was
+#: imported, and importing it for the type alone would slow down every program's start.
+late_reducers = {"socket": {"socket": _reduce_socket}}
 
 
-def _register_late():
-    for (module, name), reduce in list(_late_reducers.items()):
-        kind = getattr(sys.modules.get(module), name, None)
-        if kind is not None:
-            ForkingPickler._extra_reducers.setdefault(kind, reduce)
-            _late_reducers.pop((module, name), None)
+def learn_late_reducers():
+    """Register the reducers for types of modules that have been imported meanwhile."""
+    for module, reducers in list(late_reducers.items()):
+        if module in sys.modules:
+            for name, reduce in reducers.items():
+                kind = getattr(sys.modules[module], name, None)
+                if kind is None:  # it is being imported
+                    return
+                extra_reducers.setdefault(kind, reduce)
+            late_reducers.pop(module, None)
 
 
 def DupFd(fd):
