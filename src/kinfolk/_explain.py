@@ -23,7 +23,6 @@ from itertools import chain
 from typing import NamedTuple
 
 from . import _findable, _hints, _kin, _mainnames, context, pickle, reduction
-from ._classparts import is_enum
 from ._parts import ATOMS, joined, visible_parts
 
 __all__ = ["Explanation", "Problem", "explain"]
@@ -453,7 +452,7 @@ class _Walk:
             return None
         kind = type(thing)
         parts = visible_parts(thing, reduced, self.reduce)
-        if is_enum(kind):
+        if _is_enum(kind):
             node.what = _shown_name(f"{kind.__module__}.{kind.__qualname__}.{thing._name_}")
             return iter(() if self._goes_by_name(kind) else ((".__class__", kind, False),))
         if node.how != COPIED:
@@ -656,6 +655,12 @@ def _made_by(kind, maker):
     return f"{name}, made by {_shown_name(f'{maker.__module__}.{maker.__qualname__}')}()"
 
 
+def _is_enum(cls):
+    """Whether `cls` is an enum.  Where nothing has imported `enum`, there are none."""
+    enum = sys.modules.get("enum")
+    return enum is not None and issubclass(type(cls), enum.EnumMeta)
+
+
 def _is_shared(thing):
     """Whether `thing` lives in the family's arena, and its pickle is a ref to it."""
     if issubclass(type(thing), _kin.Shared):
@@ -694,7 +699,7 @@ def _is_plumbing(thing, part):
     label = part.label
     if part.trouble or not (label.startswith("._") and label.endswith("_")):
         return False
-    return is_enum(thing) or type(part.thing) in _PLAIN or label in _KEPT_BY_CLASSES
+    return _is_enum(thing) or type(part.thing) in _PLAIN or label in _KEPT_BY_CLASSES
 
 
 _KEPT_BY_CLASSES = (".__slotnames__", ".__static_attributes__", ".__dataclass_params__")

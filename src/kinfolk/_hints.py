@@ -18,9 +18,13 @@ _MODULE_HINTS = {
     "_ssl": "a secured connection belongs to one process: make it in the receiver",
     "_socket": "send it with kinfolk.reduction, or connect in the receiver",
     "sqlite3": "a database connection belongs to one process: connect in the receiver",
+    "_weakref": "a weak reference is to a thing of this process: send the thing",
+    "weakref": "a weak reference is to a thing of this process: send the thing",
     "_asyncio": "what belongs to an event loop stays in one process: send its result",
     "asyncio": "what belongs to an event loop stays in one process: send its result",
     "_contextvars": "contexts belong to one process: send the values",
+    "multiprocessing": "what the standard library's multiprocessing makes is inherited or not had "
+    "at all: make kinfolk's counterpart in its place, which travels at any time",
 }
 
 _TYPE_HINTS = {

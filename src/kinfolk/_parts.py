@@ -28,8 +28,6 @@ import types
 import weakref
 from _pickle import PickleBuffer
 
-from ._fingerprint import LRU_CACHE
-
 __all__ = [
     "ATOMS",
     "attribute_of",
@@ -102,6 +100,10 @@ def name_step(view, step, key, part):
 
 
 def _of_arguments(view, step, key, part):
+    """In the tuple of all arguments, or the dict of those that have names."""
+    if step == VALUE:
+        name = attribute_of(view[1], part)
+        return f".{name or f'__getnewargs_ex__()[1][{shown(key)}]'}", None
     return name_step(view, ARG if step == ITEM else step, key, part)
 
 
@@ -380,7 +382,7 @@ _BY_TYPE = {
     types.FunctionType: _of_function,
     types.CellType: _of_bare_cell,
     types.MappingProxyType: _of_proxy,
-    LRU_CACHE: _of_lru_cache,
+    type(functools.lru_cache(len)): _of_lru_cache,
     type({}.keys()): _of_keys,
     type({}.values()): _of_keys,
     type({}.items()): _of_keys,

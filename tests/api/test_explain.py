@@ -630,3 +630,18 @@ def test_importing_kinfolk_is_still_cheap(tmp_path):
         """
     )
     assert run("-c", program, cwd=tmp_path).stdout == "[] False\n"
+
+
+def test_queues_of_the_standard_library(tmp_path):
+    """The question that this project began with."""
+    program = """
+        import multiprocessing, kinfolk
+        theirs, ours = multiprocessing.Queue(), kinfolk.Queue()
+        explanation = kinfolk.explain([theirs, ours])
+        (problem,) = explanation.problems
+        print(problem.path, problem.why, problem.hint, explanation.root.parts[1].how, sep="\\n")
+    """
+    done = run("-c", textwrap.dedent(program), cwd=tmp_path)
+    path, why, hint, how_ours = done.stdout.splitlines()
+    assert path == "obj[0]" and why.endswith("through inheritance")
+    assert "kinfolk's counterpart" in hint and how_ours == BY_REF

@@ -129,7 +129,7 @@ def test_the_thing_itself():
         (lambda: (x for x in ()), "generator"),
         (sys._getframe, "frame"),
         (threading.Condition, "kinfolk.Lock()"),
-        (lambda: weakref.ref(Holder), "__reduce__"),
+        (lambda: weakref.ref(Holder), "send the thing"),
     ],
 )
 def test_the_hint(kind, hint):

@@ -292,6 +292,19 @@ def test_arguments_as_a_whole():
     assert _culprit.path_of(whole) == _culprit.path_of(trail)
 
 
+def test_arguments_by_name():
+    """Of __getnewargs_ex__: a tuple, and a dict."""
+    holder = Holder(kept=LOCK)
+    names = {"lock": LOCK}
+    trail = [(holder, _parts.ARGS, None), (names, _parts.VALUE, "lock"), (LOCK, -1, None)]
+    assert [label for label, _, _ in _culprit.path_of(trail)] == ["", ".kept"]
+    holder.__dict__.clear()
+    assert [label for label, _, _ in _culprit.path_of(trail)] == [
+        "",
+        ".__getnewargs_ex__()[1]['lock']",
+    ]
+
+
 def test_instances_written_without_a_reduction():
     holder = Holder(lock=LOCK)
     trail = [([holder], _parts.ITEM, 0), (holder, _parts.ATTRIBUTE, "lock"), (LOCK, -1, None)]
