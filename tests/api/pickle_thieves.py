@@ -308,23 +308,16 @@ class SlotPropertyHeir(SlotProperty):
 
 
 class ClassProperty(Thief):
-    """`__class__` is looked at while it is written; what looks at it runs this."""
-
-    def __init__(self):
-        self.kept = [None]
+    """The standard pickler asks an instance for its class."""
 
     @property
     def __class__(self):
         if stolen:
-            self.kept[0] = stolen()
+            KEPT[:] = [stolen()]
         return ClassProperty
 
     def __setstate__(self, state):
-        self.__dict__.update(state)
-
-    @property
-    def loot(self):
-        return self.kept[0]
+        pass
 
 
 class ByGetattribute(Thief):

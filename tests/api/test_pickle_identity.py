@@ -52,7 +52,6 @@ THIEVES = (
         thieves.DequeIter,
         thieves.CounterIter,
         thieves.SlotPropertyHeir,
-        thieves.ClassProperty,
     )
     + (thieves.ByGetattribute, thieves.OnInstance, thieves.Zone, thieves.SetIter)
 )
@@ -67,7 +66,7 @@ def test_hooks(thief):
 
 @pytest.mark.parametrize(
     "thief",
-    [thieves.ByReduce, thieves.ByState, thieves.LazyBag, thieves.Items, thieves.ClassProperty],
+    [thieves.ByReduce, thieves.ByState, thieves.LazyBag, thieves.Items],
 )
 @pytest.mark.parametrize("thing", thieves.THINGS)
 def test_things(thing, thief):
@@ -88,7 +87,14 @@ def test_protocols(thief, protocol):
 
 @pytest.mark.parametrize(
     "kind",
-    [thieves.Hashing, thieves.Asking, thieves.Number, thieves.DictProperty, thieves.ByGetattr],
+    [
+        thieves.Hashing,
+        thieves.ClassProperty,
+        thieves.Asking,
+        thieves.Number,
+        thieves.DictProperty,
+        thieves.ByGetattr,
+    ],
     ids=lambda kind: kind.__name__,
 )
 @pytest.mark.parametrize("store", thieves.STORES)
