@@ -28,13 +28,19 @@ static void resume_gc(kinx_pickler *p) {
     p->gc_paused = false;
 }
 
-int kinx_not_bare(kinx_pickler *p) {
-    if (!p->bare) return 0;
+int kinx_begin_again(kinx_pickler *p) {
     p->bare = false;
     resume_gc(p);
-    if (p->unmemoised == 0) return 0;
     p->restart = true;
     return -1;
+}
+
+int kinx_not_bare(kinx_pickler *p) {
+    if (!p->bare) return 0;
+    if (p->unmemoised > 0) return kinx_begin_again(p);
+    p->bare = false;
+    resume_gc(p);
+    return 0;
 }
 
 /* -- From beginning to end ------------------------------------------------------------------ */

@@ -140,6 +140,9 @@ int kinx_save_reduce(kinx_pickler *p, PyObject *reduced, PyObject *obj, bool sol
 int kinx_save_global(kinx_pickler *p, PyObject *obj, PyObject *name);
 /* 1 if obj was written as the instance of a plain class, 0 if it is none, -1. */
 int kinx_save_instance(kinx_pickler *p, PyObject *obj, bool sole);
+/* Is it the name of a hook that an instance may have for itself?  A bare pickling that writes
+ * it, wherever, begins again: an instance may have been taken for what it is not. */
+bool kinx_is_hook_name(const char *name, size_t len);
 /* Is there no code but the library's in reducing obj? */
 bool kinx_reduces_by_library(kinx_pickler *p, PyObject *obj);
 /* Is this function the library's? */
@@ -172,6 +175,8 @@ int kinx_put_text(kinx_pickler *p, const char *format, ...);
 /* To be called before any code is run that is not the interpreter's, its library's or
  * ours.  -1 with p->restart set, and no exception, if the pickling has to begin again. */
 int kinx_not_bare(kinx_pickler *p);
+/* The same, whatever was left out.  Always returns -1. */
+int kinx_begin_again(kinx_pickler *p);
 
 /* Borrowed: where reducers registered for a type are found besides extra_reducers. */
 PyObject *kinx_dispatch_table(kinx_pickler *p);

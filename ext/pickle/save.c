@@ -221,6 +221,10 @@ static int put_wide_str(kinx_pickler *p, PyObject *obj) {
     return err;
 }
 
+static inline bool is_hook_name(const char *name, size_t len) {
+    return len >= 12 && name[0] == '_' && name[1] == '_' && kinx_is_hook_name(name, len);
+}
+
 static inline int put_str(kinx_pickler *p, PyObject *obj) {
     if (p->protocol < 1) return kinx_save_old_str(p, obj);
 #if PY_VERSION_HEX < 0x030C0000
@@ -229,6 +233,7 @@ static inline int put_str(kinx_pickler *p, PyObject *obj) {
     if (!PyUnicode_IS_ASCII(obj)) return put_wide_str(p, obj);
     size_t len = (size_t)PyUnicode_GET_LENGTH(obj);
     const void *data = PyUnicode_DATA(obj);
+    if (KINX_UNLIKELY(p->bare && is_hook_name(data, len))) return kinx_begin_again(p);
     if (len <= 0xff && p->protocol >= 4) {
         RESERVE(p, 2 + 256);
         uint8_t *at = p->out.at;

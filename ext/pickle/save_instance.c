@@ -194,7 +194,8 @@ static bool read_slot(PyTypeObject *type, PyObject *name, slot *out) {
     return true;
 }
 
-static int read_slots(PyTypeObject *type, PyObject *names, struct kinx_plan *plan) {
+/* *all: whether each name is that of a slot. */
+static int read_slots(PyTypeObject *type, PyObject *names, struct kinx_plan *plan, bool *all) {
     Py_ssize_t count = PyList_GET_SIZE(names);
     plan->slots = count ? PyMem_Calloc((size_t)count, sizeof *plan->slots) : NULL;
     if (count && !plan->slots) {
@@ -205,7 +206,7 @@ static int read_slots(PyTypeObject *type, PyObject *names, struct kinx_plan *pla
         PyObject *name = PyList_GET_ITEM(names, plan->slot_count);
         if (!read_slot(type, name, &plan->slots[plan->slot_count])) return 0;
     }
-    plan->plain = true;
+    *all = true;
     return 0;
 }
 
@@ -216,19 +217,26 @@ static void plan_clear(struct kinx_plan *plan) {
     PyMem_Free(old.slots);
 }
 
+/* A class made in Python: its slots, and whether they are all it has besides a __dict__. */
+static int look_inside(kinx_pickler *p, PyTypeObject *type, struct kinx_plan *plan) {
+    PyObject *names = slot_names_of(p, type);
+    if (!names) return -1;
+    bool all_slots = false;
+    int err = PyList_CheckExact(names) ? read_slots(type, names, plan, &all_slots) : 0;
+    /* A name that is no slot any more, but a property, is asked for: the user's code. */
+    if (!all_slots) plan->library = false;
+    plan->plain = all_slots && says_nothing_of_pickling(p, type) &&
+                  is_made_in_python(type, PyList_GET_SIZE(names));
+    Py_DECREF(names);
+    return err;
+}
+
 static int plan_make(kinx_pickler *p, PyTypeObject *type, struct kinx_plan *plan) {
     *plan = (struct kinx_plan){.type = type, .has_dict = type->tp_dictoffset != 0};
     plan->library = reduces_by_library(p, type);
     bool heap = PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE) && type->tp_new;
-    if (heap && asks_in_the_standard_way(type) && says_nothing_of_pickling(p, type)) {
-        PyObject *names = slot_names_of(p, type);
-        if (!names) return -1;
-        int err = 0;
-        if (PyList_CheckExact(names) && is_made_in_python(type, PyList_GET_SIZE(names))) {
-            err = read_slots(type, names, plan);
-        }
-        Py_DECREF(names);
-        if (err < 0) return -1;
+    if (heap && asks_in_the_standard_way(type) && !is_library_type(p, type)) {
+        if (look_inside(p, type, plan) < 0) return -1;
     }
     /* Any look-up gives the class its version, if it has none. */
     PyObject *looked_up = PyObject_GetAttr((PyObject *)type, p->ps->names.__name__);
@@ -360,6 +368,28 @@ static int save_new(kinx_pickler *p, PyObject *obj) {
     return 0;
 }
 
+/* An instance may have a hook of its own in its __dict__, though hardly any has.  While the
+ * pickling is bare it is enough to watch for the hooks' names (kinx_is_hook_name). */
+static int has_own_hook(kinx_pickler *p, PyObject *dict) {
+    PyObject *names[] = {p->ps->names.__reduce_ex__, p->ps->names.__getstate__,
+                         p->ps->names.__getnewargs__, p->ps->names.__getnewargs_ex__};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        int found = PyDict_Contains(dict, names[i]);
+        if (found) return found;
+    }
+    return 0;
+}
+
+bool kinx_is_hook_name(const char *name, size_t len) {
+    switch (len) {
+    case 12: return memcmp(name, "__getstate__", 12) == 0;
+    case 13: return memcmp(name, "__reduce_ex__", 13) == 0;
+    case 14: return memcmp(name, "__getnewargs__", 14) == 0;
+    case 17: return memcmp(name, "__getnewargs_ex__", 17) == 0;
+    default: return false;
+    }
+}
+
 int kinx_save_instance(kinx_pickler *p, PyObject *obj, bool sole) {
     PyTypeObject *type = Py_TYPE(obj);
     if (p->protocol < 2 || !PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE)) return 0;
@@ -368,7 +398,11 @@ int kinx_save_instance(kinx_pickler *p, PyObject *obj, bool sole) {
     if (!plan->plain) return 0;
     contents c;
     if (contents_init(&c, obj, plan) < 0) return -1;
-    int done = 0;
+    int done = p->bare || !c.dict ? 0 : has_own_hook(p, c.dict);
+    if (done) {
+        contents_fini(&c);
+        return done < 0 ? -1 : 0;
+    }
     PyObject *reducer = kinx_registered_reducer(p, type);
     if (reducer) {
         Py_DECREF(reducer);
