@@ -22,7 +22,7 @@ from _pickle import PickleBuffer
 from itertools import chain
 from typing import NamedTuple
 
-from . import _findable, _hints, _kin, _mainnames, context, pickle, reduction
+from . import _findable, _hints, _kin, _mainnames, context, pickle, process, reduction
 from ._parts import ATOMS, joined, visible_parts
 
 __all__ = ["Explanation", "Problem", "explain"]
@@ -228,8 +228,10 @@ class _Asked(reduction.ForkingPickler):
     kin = False
 
 
-class _Again(pickle.Pickler):
+class _Again(reduction.ForkingPickler):
     """Pickles what has been walked over, from the reductions that were kept."""
+
+    kin = False
 
     def __init__(self, walk, buffers):
         self.size = 0
@@ -271,6 +273,12 @@ class _AgainPart(_Again):
         return None if number is None or number in self._numbers else 0
 
 
+def _look_at_buffer(buffer):
+    """How a PickleBuffer travels, and its length in words.  BufferError if it cannot."""
+    length = buffer.raw().nbytes
+    return (BESIDE if length >= OUT_OF_BAND else COPIED), _length(length)
+
+
 def _length_beside(buffer):
     """The length of a PickleBuffer that rides beside the pickle; None if it goes into it."""
     try:
@@ -295,7 +303,7 @@ class _Walk:
     def __init__(self, method):
         self._method = method
         self._asked = _Asked(io.BytesIO())
-        self._reducers = getattr(self._asked, "dispatch_table", copyreg.dispatch_table)
+        self._reducers = copyreg.dispatch_table | reduction.ForkingPickler._extra_reducers
         self._seen = {}  # id -> node
         self._open = set()  # ids of the things that the walk is in
         self._give_up = time.monotonic() + MAX_SECONDS
@@ -372,13 +380,9 @@ class _Walk:
         if kind in _CONTAINERS:
             return self._look_into(node, thing)
         if kind is PickleBuffer:
-            length = _length_beside(thing)
-            node.how, node.what = (
-                (COPIED if length is None else BESIDE),
-                _length(thing.raw().nbytes),
-            )
+            node.how, node.what = _look_at_buffer(thing)
             return None
-        if issubclass(type(thing), (types.FunctionType, type)):
+        if issubclass(kind, (types.FunctionType, type)):
             return self._look_at_definition(node, thing)
         reduced = self.reduce(thing)
         if reduced is None:
@@ -416,9 +420,8 @@ class _Walk:
             node.how, node.what = BY_NAME, _shown_name(f"{module_name}.{qualname}")
             return None
         reduced = self.reduce(thing)
-        if (
-            reduced is None or len(reduced[1]) == 2
-        ):  # the second: the interpreter's own, by an alias
+        is_alias = reduced is not None and len(reduced[1]) == 2  # for a type of the interpreter's
+        if reduced is None or is_alias:
             node.how, node.what = BY_NAME, _shown_name(f"{module_name}.{qualname}")
             return None
         node.how, node.what = BY_VALUE, _why_by_value(thing, module_name, qualname)
@@ -441,19 +444,23 @@ class _Walk:
             if type(part) is _Descriptor:
                 node.how, node.what = DESCRIPTOR, f"{part.fd}: the child gets a duplicate"
                 return None
-        if _is_shared(thing):
+        if _is_shared(thing) or any(map(_is_shared, arguments)):
             node.how, node.what = BY_REF, _ref_words(thing)
+            return None
+        if issubclass(type(thing), process.AuthenticationString):
+            node.what = "a secret: travels only while a child is started"
             return None
         buffers = [part for part in arguments if type(part) is PickleBuffer]
         if len(buffers) == 1:
-            length = _length_beside(buffers[0])
-            node.how = COPIED if length is None else BESIDE
-            node.what = f"{_length(buffers[0].raw().nbytes)}{_shape_of(thing)}"
+            node.how, length = _look_at_buffer(buffers[0])
+            node.what = f"{length}{_shape_of(thing)}"
             return None
         kind = type(thing)
         parts = visible_parts(thing, reduced, self.reduce)
         if _is_enum(kind):
-            node.what = _shown_name(f"{kind.__module__}.{kind.__qualname__}.{thing._name_}")
+            node.what = _shown_name(
+                f"{kind.__module__}.{kind.__qualname__}.{thing._name_ or thing._value_}"
+            )
             return iter(() if self._goes_by_name(kind) else ((".__class__", kind, False),))
         if node.how != COPIED:
             return parts
@@ -465,11 +472,11 @@ class _Walk:
             return None if node.what else self._without_class(parts, kind)
         node.what = _made_by(kind, maker)
         parts = self._without_class(parts, kind)
-        if (maker is kind or any(part is kind for part in arguments)) and not self._goes_by_name(
-            kind
-        ):  # first of all, for there is more to say of it than its name
-            return chain([(".__class__", kind, False)], parts)
-        return parts
+        has_class = any(part is kind for part in (maker, *arguments))
+        if not has_class or self._goes_by_name(kind):
+            return parts
+        # First of all, for there is more to say of it than its name.
+        return chain([(".__class__", kind, False)], parts)
 
     @staticmethod
     def _without_class(parts, kind):
@@ -675,6 +682,7 @@ _SHARED_MODULES = (
     "kinfolk.heap",
     "kinfolk.managers",
     "kinfolk.queues",
+    "kinfolk.shared_memory",
     "kinfolk.sharedctypes",
     "kinfolk.synchronize",
 )
@@ -683,6 +691,8 @@ _SHARED_MODULES = (
 def _ref_words(thing):
     if type(thing).__module__ in ("kinfolk._proxies", "kinfolk._proxy_types", "kinfolk.managers"):
         return "to an object that a manager holds"
+    if type(thing).__module__ == "kinfolk.shared_memory":
+        return "to a segment of shared memory, by its name"
     return "it stays in the family's arena"
 
 

@@ -297,7 +297,7 @@ def _lines_of(row, tree, kind, size, how, words):
 
 
 def _said(node, width):
-    if node.how in (BY_NAME, ABOVE):  # a name, or a path: no words to wrap at
+    if node.how in (BY_NAME, ABOVE) or " " not in node.what:  # a name, or a path
         return [Text(_cut(node.what, width).rstrip())]
     text = Text(f"{node.what} *" if node.inherited else node.what)
     text.stylize("red" if node.how == CANNOT else "")

@@ -645,3 +645,10 @@ def test_queues_of_the_standard_library(tmp_path):
     path, why, hint, how_ours = done.stdout.splitlines()
     assert path == "obj[0]" and why.endswith("through inheritance")
     assert "kinfolk's counterpart" in hint and how_ours == BY_REF
+
+
+def test_secrets_are_not_shown():
+    key = kinfolk.current_process().authkey
+    explanation = kinfolk.explain({"key": key, "process": kinfolk.Process(target=print)})
+    assert explanation.travels and "a secret" in str(explanation)
+    assert repr(bytes(key))[2:12] not in str(explanation)
