@@ -1,7 +1,8 @@
 """The C side of kinfolk: the family of processes and what its members share (ext/)."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
+from pickle import PickleBuffer
 from typing import Any, Generic, Protocol, TypeVar, final
 
 from typing_extensions import Buffer
@@ -166,3 +167,57 @@ def loads(
     errors: str = "strict",
     buffers: Iterable[Any] | None = (),
 ) -> Any: ...
+
+class _Writable(Protocol):
+    def write(self, data: bytes, /) -> object: ...
+
+_BufferCallback = Callable[[PickleBuffer], object] | None
+
+@final
+class PicklerMemoProxy:
+    def clear(self) -> None: ...
+    def copy(self) -> dict[int, tuple[int, Any]]: ...
+
+class Pickler:
+    memo: PicklerMemoProxy | dict[int, tuple[int, Any]]
+    persistent_id: Callable[[Any], Any]
+    dispatch_table: Mapping[type, Callable[[Any], Any]]
+    by_value: bool
+    kin: bool
+    fast: int
+    bin: int
+    @property
+    def protocol(self) -> int: ...
+    def __init__(
+        self,
+        file: _Writable,
+        protocol: int | None = None,
+        fix_imports: bool = True,
+        buffer_callback: _BufferCallback = None,
+        *,
+        by_value: bool = True,
+    ) -> None: ...
+    def dump(self, obj: object, /) -> None: ...
+    def clear_memo(self) -> None: ...
+    def reducer_override(self, obj: object, /) -> Any: ...
+
+def dumps(
+    obj: object,
+    protocol: int | None = None,
+    buffer_callback: _BufferCallback = None,
+    *,
+    fix_imports: bool = True,
+    by_value: bool = True,
+    kin: bool = False,
+) -> bytes: ...
+def dump(
+    obj: object,
+    file: _Writable,
+    protocol: int | None = None,
+    buffer_callback: _BufferCallback = None,
+    *,
+    fix_imports: bool = True,
+    by_value: bool = True,
+    kin: bool = False,
+) -> None: ...
+def dumps_for_kin(obj: object, protocol: int | None = None, /) -> bytes: ...
