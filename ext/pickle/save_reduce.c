@@ -423,6 +423,10 @@ static PyObject *reduce(kinx_pickler *p, PyObject *obj, bool sole, bool *done) {
 
 int kinx_save_other(kinx_pickler *p, PyObject *obj, bool sole) {
     bool done = false;
+    PyObject *own;
+    if (!p->reducer_override && kinx_is_own_maker(p->st, obj, &own)) {
+        return kinx_save_global(p, obj, NULL);
+    }
     PyObject *reduced = reduce(p, obj, sole, &done);
     if (!reduced) return done ? 0 : -1;
     int err;

@@ -22,14 +22,7 @@ import types
 from _pickle import PickleBuffer, PicklingError
 
 from . import _findable, _hints
-from ._byvalue import (
-    ANNOTATIONS,
-    dispatch_table_of,
-    function_parts,
-    home_of,
-    module_parts,
-)
-from ._classparts import class_parts
+from .pickle import dispatch_table_of
 
 __all__ = ["explain"]
 
@@ -188,13 +181,13 @@ def _parts(thing, pickler):
         if reduced is None:
             return
     elif isinstance(thing, types.FunctionType):
-        yield from _function_parts(thing, pickler)
+        yield from _function_parts(thing, reduced)
         return
     elif isinstance(thing, type):
         yield from _class_parts(thing, reduced)
         return
     elif isinstance(thing, types.ModuleType):
-        yield from _attributes(module_parts(thing) if reduced[2:] else {})
+        yield from _attributes(reduced[2] if reduced[2:] else {})
         return
     if isinstance(reduced, str):
         _check_name(thing, getattr(thing, "__module__", None), reduced)
@@ -272,18 +265,23 @@ def _attributes(names):
     return [(f".{name}", value) for name, value in names.items()]
 
 
-def _function_parts(function, pickler):
+def _function_parts(function, reduced):
     names = function.__code__.co_freevars
     for name, cell in zip(names, function.__closure__ or ()):
         try:
             yield f".__closure__[{name!r}]", cell.cell_contents
         except ValueError:  # empty
             pass
-    with_globals = home_of(pickler, function.__globals__).module_name is None
-    namespace, _, attributes = function_parts(function, with_globals)
+    namespace, _, attributes = reduced[2]
     for name, value in namespace.items():
         yield f".__globals__[{name!r}]", value
-    for name in ("__defaults__", "__kwdefaults__", ANNOTATIONS, "__type_params__"):
+    for name in (
+        "__defaults__",
+        "__kwdefaults__",
+        "__annotations__",
+        "__annotate__",
+        "__type_params__",
+    ):
         if name in attributes:
             yield f".{name}", attributes[name]
     yield from _attributes(attributes.get("__dict__", {}))
@@ -299,7 +297,7 @@ def _class_parts(cls, reduced):
     if "_member_map_" in vars(cls):
         for name, member in cls._member_map_.items():
             yield f".{name}.value", member._value_
-    attributes, registered, _ = class_parts(cls)
+    attributes, registered, _ = reduced[2]
     yield from _attributes(attributes)
     for each in registered:
         yield ".__subclasshook__", each

@@ -1,49 +1,49 @@
-"""Which names mean the same thing to the receiver of a pickle.
+"""Which modules another process of this program can import, and which the user has registered.
 
-A function or class travels by its name when the receiver can look that name up
-and find the same thing.  This module decides, in the sender.  Three answers:
-
-    by name      an attribute of a module that any process of this program can
-                 import.  The name is enough, as with the standard pickle.
-    by spare     the name means the thing here, but the receiver may not find
-                 it: the main program's, and modules made at run time.  The name
-                 travels with the value; the receiver tries the name first.
-    by value     no name leads to the thing: nested functions, lambdas, what was
-                 replaced under its name, modules registered by the user.
-
-`can_import` is about modules, and is remembered as long as the module object is
-the same.  Whether a name leads to the thing is looked up each time: modules
-change, and a look-up costs less than noticing that.
-
-Members of one family share more than strangers do, see kinfolk._mainnames.
+How a thing can travel is decided in ext/pickle/by_value_standing.c, for each
+thing anew.  Here is the part of it that is done once for each module: the import system
+is asked (`verdict`), and the answer is kept there as long as the module is the same.
 """
 
 import os
 import sys
 import types
-import weakref
 
-from . import _mainnames
+from . import _kin
 from ._mainnames import MAIN_MODULES
 
 __all__ = [
     "BY_NAME",
     "BY_SPARE",
     "BY_VALUE",
-    "can_import",
-    "home_by_name",
+    "MAIN_MODULES",
+    "MISSING",
+    "is_registered",
     "list_registry_pickle_by_value",
     "register_pickle_by_value",
     "resolve",
     "standing",
     "unregister_pickle_by_value",
+    "verdict",
 ]
 
-BY_NAME, BY_SPARE, BY_VALUE = "by name", "by spare", "by value"
+#: How a thing can travel.
+BY_NAME, BY_SPARE, BY_VALUE = range(3)
 
 MISSING = object()
-_registered = set()
-_verdicts = {}
+_registered = _kin._registered
+
+#: standing(thing, module_name, qualname, kin): how a thing can travel.
+#: `kin`: the receiver is a member of this program's family.
+standing = _kin._standing
+
+#: is_registered(name): whether the module, or a package around it, was registered.
+is_registered = _kin._is_registered
+
+
+def resolve(module_name, qualname):
+    """What the name means in this process; `MISSING` if nothing.  Nothing is imported."""
+    return _kin._resolve(module_name, qualname, MISSING)
 
 
 def register_pickle_by_value(module):
@@ -79,96 +79,14 @@ def _checked_name(module, imported=True):
     return module.__name__
 
 
-def is_registered(name):
-    """Whether the module called `name`, or a package around it, was registered."""
-    if not _registered:
-        return False
-    while name not in _registered:
-        name, dot, _ = name.rpartition(".")
-        if not dot:
-            return False
-    return True
-
-
-def standing(thing, module_name, qualname, kin):
-    """How `thing` can travel: BY_NAME, BY_SPARE or BY_VALUE.
-
-    `kin`: the receiver is a member of this program's family.
-    """
-    if type(module_name) is not str or type(qualname) is not str or "<" in qualname:
-        return BY_VALUE
-    if resolve(module_name, qualname) is not thing or is_registered(module_name):
-        return BY_VALUE
-    if module_name in MAIN_MODULES:
-        return BY_NAME if kin and _mainnames.kin_have(qualname, thing) else BY_SPARE
-    if can_import(sys.modules[module_name], module_name):
-        return BY_NAME
-    return BY_NAME if kin and _mainnames.kin_have_module(module_name) else BY_SPARE
-
-
-def home_by_name(namespace, kin):
-    """The name of the module whose globals are `namespace`, if all receivers have it, else None.
-
-    The main program does not count, not even among kin: what its functions
-    see there is sent with them.
-    """
-    name = namespace.get("__name__")
-    module = sys.modules.get(name) if type(name) is str else None
-    if module is None or name in MAIN_MODULES or is_registered(name):
-        return None
-    if getattr(module, "__dict__", None) is not namespace:
-        return None
-    if can_import(module, name) or (kin and _mainnames.kin_have_module(name)):
-        return name
-    return None
-
-
-def resolve(module_name, qualname):
-    """What the name means in this process; `MISSING` if nothing.
-
-    Nothing is imported.  The main module is looked for under both its names: a
-    spawned child knows it as `__mp_main__`.
-    """
-    if module_name not in MAIN_MODULES:
-        return _attribute_of(module_name, qualname)
-    for name in (module_name, *MAIN_MODULES):
-        thing = _attribute_of(name, qualname)
-        if thing is not MISSING:
-            return thing
-    return MISSING
-
-
-def _attribute_of(module_name, qualname):
-    thing = sys.modules.get(module_name, MISSING)
-    try:
-        if "." not in qualname:
-            return getattr(thing, qualname)
-        for name in qualname.split("."):
-            thing = getattr(thing, name)
-    except Exception:  # modules and metaclasses may answer with anything
-        return MISSING
-    return thing
-
-
-def can_import(module, name):
+def verdict(module, name):
     """Whether another process of this program gets `module` by importing `name`."""
-    verdict = _verdicts.get(name)
-    if verdict is None or verdict[0]() is not module:
-        try:
-            reference = weakref.ref(module)
-        except TypeError:  # anything may stand in sys.modules
-            return True
-        _verdicts[name] = verdict = reference, _can_import(module, name)
-    return verdict[1]
-
-
-def _can_import(module, name):
     spec = getattr(module, "__spec__", None)
     parent = name.rpartition(".")[0]
     if parent:
         package = sys.modules.get(parent)
         # What lives in a package comes with it, often by ways of its own.
-        return package is not None and can_import(package, parent)
+        return package is not None and _kin._can_import(package, parent)
     if spec is None or not isinstance(getattr(spec, "name", None), str):
         return False
     if spec.origin in ("built-in", "frozen"):

@@ -19,36 +19,23 @@ through `hash()` or `marshal`, whose results depend on the process.
 import functools
 import types
 
-from ._identity import WeakIdMap
+from . import _kin
 
-__all__ = ["fingerprint"]
+__all__ = ["LRU_CACHE", "digest_of_code", "fingerprint"]
 
 DIGEST_BYTES = 12
 
 #: What `functools.lru_cache` makes of a function.
 LRU_CACHE = type(functools.lru_cache(len))
 
-_of_code = WeakIdMap()
-_of_class = WeakIdMap()
-
 
 def fingerprint(thing):
-    """Digest of the definition of a function or class: `DIGEST_BYTES` bytes."""
-    if isinstance(thing, type):
-        return _class_fingerprint(thing)
-    if isinstance(thing, types.FunctionType) and thing.__closure__ is None:
-        return _code_digest(thing.__code__)
+    """Digest of the definition of a function or class: `DIGEST_BYTES` bytes.
+
+    By way of ext/pickle/by_value_standing.c, which remembers it as long as a class has the
+    same attributes.
+    """
     return _digest(_describe(thing, set()))
-
-
-def _class_fingerprint(cls):
-    """As long as a class has the same attributes, its digest is remembered."""
-    attributes = [id(value) for value in vars(cls).values()]
-    entry = _of_class.get(cls)
-    if entry is None or entry[0] != attributes:
-        entry = attributes, _digest(_describe(cls, set()))
-        _of_class.set(cls, entry)
-    return entry[1]
 
 
 def _digest(description):
@@ -87,7 +74,7 @@ def _describe_function(function, seen):
             continue
         if isinstance(content, types.FunctionType):
             wrapped.append(_describe(content, seen))
-    return function.__qualname__, _code_digest(function.__code__), wrapped
+    return function.__qualname__, _kin._code_digest(function.__code__), wrapped
 
 
 def _describe_class(cls, seen):
@@ -135,31 +122,28 @@ def _inner_functions(value):
     return [each for each in inner if isinstance(each, types.FunctionType)]
 
 
-def _code_digest(code):
-    digest = _of_code.get(code)
-    if digest is None:
-        digest = _digest(
-            (
-                code.co_name,
-                code.co_flags,
-                code.co_argcount,
-                code.co_posonlyargcount,
-                code.co_kwonlyargcount,
-                code.co_code,
-                code.co_names,
-                code.co_varnames,
-                code.co_freevars,
-                code.co_cellvars,
-                [_constant(each) for each in code.co_consts],
-            )
+def digest_of_code(code):
+    """By way of `_kin._code_digest`, which remembers it as long as the code lives."""
+    return _digest(
+        (
+            code.co_name,
+            code.co_flags,
+            code.co_argcount,
+            code.co_posonlyargcount,
+            code.co_kwonlyargcount,
+            code.co_code,
+            code.co_names,
+            code.co_varnames,
+            code.co_freevars,
+            code.co_cellvars,
+            [_constant(each) for each in code.co_consts],
         )
-        _of_code.set(code, digest)
-    return digest
+    )
 
 
 def _constant(value):
     if isinstance(value, types.CodeType):
-        return _code_digest(value)
+        return _kin._code_digest(value)
     if isinstance(value, frozenset):  # iterates in another order in each process
         return "frozenset", sorted(repr(_constant(each)) for each in value)
     if isinstance(value, tuple):

@@ -25,7 +25,7 @@ import sys
 import types
 import weakref
 
-from ._identity import WeakIdMap
+from . import _kin
 
 __all__ = [
     "MAIN_MODULES",
@@ -41,7 +41,7 @@ MAIN_MODULES = ("__main__", "__mp_main__")
 
 _fresh_expected = False
 _forks = []  # a _Snapshot for each fork after which other names were there, oldest first
-_outside_guard = WeakIdMap()  # main module -> frozenset of names
+_outside_guard = None, frozenset()  # weak reference to a main module, the names bound there
 
 
 class _Snapshot:
@@ -93,6 +93,7 @@ def expect_fresh_member():
     """
     global _fresh_expected
     _fresh_expected = True
+    _kin._forget_kin()
 
 
 def note_child(popen):
@@ -104,10 +105,13 @@ def note_child(popen):
         _forks[-1].note(popen)
 
 
-def kin_have(qualname, thing):
-    """Whether every member of the family finds `thing`, of the main module, under its name."""
-    main, root = sys.modules["__main__"], qualname.partition(".")[0]
-    # Nested classes and methods came into being with what they are nested in.
+def kin_have(root):
+    """Whether every member of the family finds what the main module has under the name `root`.
+
+    A "yes" is remembered (ext/pickle/by_value_standing.c), until `_kin._forget_kin()` or until
+    the name means something else.
+    """
+    main = sys.modules["__main__"]
     address = id(getattr(main, root, None))
     if not _all_forks(lambda fork: fork.main is not main or fork.names.get(root) == address):
         return False
@@ -147,11 +151,12 @@ def outside_guard(main):
 
     A frozenset; empty if fresh members do not run it, or its source cannot be read.
     """
-    names = _outside_guard.get(main)
-    if names is None:
+    global _outside_guard
+    reference, names = _outside_guard
+    if reference is None or reference() is not main:
         path = _path_run_again(main)
         names = frozenset() if path is None else _names_bound(path)
-        _outside_guard.set(main, names)
+        _outside_guard = weakref.ref(main), names
     return names
 
 
@@ -205,6 +210,7 @@ def _take_snapshot():
     main = sys.modules.get("__main__")
     if main is None:  # the interpreter is on its way out
         return
+    _kin._forget_kin()
     now = _Snapshot(main)
     if _forks and now.is_like(_forks[-1]):
         _forks[-1].forks += 1
@@ -226,6 +232,7 @@ def _forget_forks():
     """In the child: whatever its parent's other children lack, the child cannot ask about them."""
     for fork in _forks:
         fork.known.clear()
+    _kin._forget_kin()
 
 
 os.register_at_fork(before=_take_snapshot, after_in_child=_forget_forks)

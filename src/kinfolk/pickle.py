@@ -22,28 +22,20 @@ way.  Each object is asked for its state once.
 """
 
 import _pickle
+import copyreg
 import functools
 import io
 from _pickle import PickleBuffer, PickleError, PicklingError, UnpicklingError
-from types import FunctionType, ModuleType
+from types import FunctionType
 
-from ._byvalue import (
-    dispatch_table_of,
-    may_go_by_value,
-    reduce_class,
-    reduce_module,
-    reducers,
-)
+from . import _kin
 from ._findable import (
-    BY_NAME,
     list_registry_pickle_by_value,
     register_pickle_by_value,
     unregister_pickle_by_value,
 )
 from ._kin import Unpickler, load, loads
 from ._mainnames import expect_fresh_member
-from ._oddments import standing_of
-from ._rebuild import instance_of
 
 __all__ = [
     "CloudPickler",
@@ -69,7 +61,6 @@ __all__ = [
 HIGHEST_PROTOCOL = 5
 DEFAULT_PROTOCOL = 5
 
-_CLASS_OR_MODULE = type, ModuleType
 _SCALARS = frozenset((type(None), bool, int, float, str, bytes))
 
 
@@ -81,9 +72,14 @@ class _ByValuePickler(_pickle.Pickler):
     kin = False
     by_value = True
     protocol = DEFAULT_PROTOCOL
-    homes = None  # see kinfolk._byvalue.home_of
+    _homes = None
     _met = None  # id -> type, of those whose instances have been seen; they keep their addresses
-    _named = frozenset()  # ids of those that go by name
+
+    @property
+    def homes(self):
+        if self._homes is None:
+            self._homes = {}
+        return self._homes
 
     def reducer_override(self, obj):
         """The reduction of `obj` by value; NotImplemented where the standard one is right.
@@ -92,19 +88,16 @@ class _ByValuePickler(_pickle.Pickler):
         NotImplemented this one is asked.
         """
         kind = type(obj)
-        reduce = reducers.get(kind)
-        if reduce is None:
-            if not issubclass(kind, _CLASS_OR_MODULE):
-                met = self._met
-                if met is not None and id(kind) in met:
-                    return NotImplemented
-                return self._meet(kind, obj)
-            if id(obj) in self._named:
-                return NotImplemented
-            reduce = reduce_class if issubclass(kind, type) else reduce_module
-        elif kind is not FunctionType and kind in dispatch_table_of(self):
+        if not self.by_value:
+            return NotImplemented
+        if kind not in (FunctionType, type) and kind in dispatch_table_of(self):
             return NotImplemented  # the program's own reducers come first
-        return reduce(self, obj) if self.by_value else NotImplemented
+        reduced = _kin._reduce_by_value(obj, self.kin, self.homes, self.protocol)
+        if reduced is NotImplemented and not issubclass(kind, (FunctionType, type)):
+            met = self._met
+            if met is None or id(kind) not in met:
+                return self._meet(kind, obj)
+        return reduced
 
     def _meet(self, kind, obj):
         """The first instance of `kind`: let a class that goes by value be written before it.
@@ -113,18 +106,18 @@ class _ByValuePickler(_pickle.Pickler):
         standard order, class after state, would then ask the instance for its state twice.
         """
         if self._met is None:
-            self._met, self._named = {}, set()
+            self._met = {}
         self._met[id(kind)] = kind
-        if not self.by_value or kind in dispatch_table_of(self):
-            return NotImplemented  # a reducer decides whether the class is written at all
-        if standing_of(self, kind) == BY_NAME:
-            self._named.add(id(kind))
-            return NotImplemented
-        if not may_go_by_value(kind):
+        if not _kin._class_goes_by_value(kind, self.kin):
             return NotImplemented
         # This time round `obj` is written in the standard way, and what it was written as is then
         # taken for the outcome of this reduction, too.
-        return instance_of, (kind, obj)
+        return _kin._instance, (kind, obj)
+
+
+def dispatch_table_of(pickler):
+    """Where `pickler` looks up the reducers that were registered for a type."""
+    return getattr(pickler, "dispatch_table", copyreg.dispatch_table)
 
 
 class Pickler(_ByValuePickler):

@@ -82,7 +82,7 @@ def test_kin_names_suffice(tmp_path):
             pass
         if __name__ == "__main__":
             def send(thing): return kpickle.dumps(thing, kin=True)
-            def by_value(thing): return b"_rebuild" in send(thing)
+            def by_value(thing): return b"kinfolk._kin" in send(thing)
             class Inside: pass
             def inside(): return 1
             def needs_lock(): return lock
@@ -95,7 +95,7 @@ def test_kin_names_suffice(tmp_path):
                 assert str(error).startswith("obj.__globals__['lock']: cannot pickle"), error
             else:
                 raise AssertionError
-            assert b"_rebuild" in kpickle.dumps(Outside())   # strangers get the spare
+            assert b"kinfolk._kin" in kpickle.dumps(Outside())   # strangers get the spare
     """)
     )
     run([script])
@@ -110,7 +110,7 @@ def test_what_ended_children_lack_does_not_matter(tmp_path):
         from kinfolk import _mainnames
         from kinfolk import pickle as kpickle
         lock = threading.Lock()
-        def by_value(thing): return b"_rebuild" in kpickle.dumps(thing, kin=True)
+        def by_value(thing): return b"kinfolk._kin" in kpickle.dumps(thing, kin=True)
         class Popen:
             returncode = None
             def __init__(self):
@@ -147,7 +147,7 @@ def test_kin_by_fork_have_what_was_there_before(tmp_path):
         import os, threading
         from kinfolk import pickle as kpickle
         lock = threading.Lock()
-        def by_value(thing): return b"_rebuild" in kpickle.dumps(thing, kin=True)
+        def by_value(thing): return b"kinfolk._kin" in kpickle.dumps(thing, kin=True)
         def outside(): return 1
         if __name__ == "__main__":
             def before(): return lock
