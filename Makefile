@@ -10,6 +10,7 @@
 #   make dev             a quick build; prints the PYTHONPATH that runs it
 #   make libkin-test     the C tests alone: no Python headers needed
 #   make sanitize        the C tests under ASan+UBSan, then under TSan
+#   make fuzz            libFuzzer (clang) on the reader of pickles; ARGS="-max_total_time=3600"
 #
 #   make test PYTHON=python3.13 ARGS="tests/api -k queue"
 
@@ -25,7 +26,7 @@ SOURCES := $(shell find libkin/include libkin/src ext src -type f ! -name '*.pyc
 export PATH := $(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test conformance bench bench-pickle lint format dev wheel libkin-test sanitize clean FORCE
+.PHONY: help demo test conformance bench bench-pickle lint format dev wheel libkin-test sanitize fuzz clean FORCE
 
 help:
 	@sed -n '/^#   make/s/^# //p' Makefile
@@ -86,6 +87,9 @@ libkin-test: $(VENV)/.tools
 sanitize: $(VENV)/.tools
 	tools/libkin-test build/asan -Db_sanitize=address,undefined
 	tools/libkin-test build/tsan -Db_sanitize=thread
+
+fuzz:
+	tools/fuzz read_pickle $(ARGS)
 
 clean:
 	rm -rf build .venv .venv-*
