@@ -130,17 +130,17 @@ class Explanation:
     str() is plain text.  print() uses colour, if the file is a terminal.
     """
 
-    def __init__(self, name, method, root, walk, size, beside):
+    def __init__(self, name, method, root, walk, forked, size, beside):
         self.name = name
         self.method = method
         self.root = root
-        self.problems = [problem for problem, _ in walk.troubles]
+        self.problems = walk.troubles
         self.size = size
         self.out_of_band = sum(beside)
         self.buffers = len(beside)
         #: Whether there is something that forked children need not be sent.
         self.has_inherited = walk.has_inherited
-        self._forked = [problem for problem, inherited in walk.troubles if not inherited]
+        self._forked = forked
 
     @property
     def travels(self):
@@ -193,7 +193,12 @@ def explain(obj, *, method=None, name="obj"):
     with _as_if_starting():
         root = walk.over(obj, name)
         size, beside = walk.measure(root)
-    return Explanation(name, method, root, walk, size, beside)
+        forked = walk
+        if method is None and walk.has_inherited and walk.troubles:
+            # What keeps a name's value from travelling does not matter where the name is enough.
+            forked = _Walk("fork", dict(walk.reduced))
+            forked.over(obj, name)
+    return Explanation(name, method, root, walk, forked.troubles, size, beside)
 
 
 class _Descriptor:
@@ -300,38 +305,38 @@ class _Refused(Exception):
 
 
 class _Walk:
-    def __init__(self, method):
+    def __init__(self, method, reduced=None):
         self._method = method
         self._asked = _Asked(io.BytesIO())
         self._reducers = copyreg.dispatch_table | reduction.ForkingPickler._extra_reducers
         self._seen = {}  # id -> node
         self._open = set()  # ids of the things that the walk is in
         self._give_up = time.monotonic() + MAX_SECONDS
-        self._wanted = []  # (node, parts, whether a forked child has what it is a part of)
+        self._wanted = []  # (node, its parts to come)
         #: id -> (thing, reduction of six or None, name if it goes by that)
-        self.reduced = {}
+        self.reduced = {} if reduced is None else reduced
         self._classes = {}  # id -> whether it goes by name
+        #: Whether something goes by value that a forked child would have by name.
         self.has_inherited = False
-        #: (problem, whether a forked child has the whole by name)
-        self.troubles = []
+        self.troubles = []  # list of Problem
 
     def over(self, thing, name):
         """The tree of `thing`."""
-        root = self._meet(name, None, thing, False)
+        root = self._meet(name, None, thing)
         while self._wanted:
-            node, parts, inherited = self._wanted[-1]
+            node, parts = self._wanted[-1]
             try:
                 label, part, is_key = next(parts)
             except StopIteration:
                 self._finish(node)
                 continue
             except Exception as error:  # a container that changed meanwhile, or worse
-                self._refuse(node, error, inherited)
+                self._refuse(node, error)
                 self._finish(node)
                 continue
             if is_key and type(part) in _PLAIN:
                 continue
-            node.parts.append(self._meet(label, node, part, inherited))
+            node.parts.append(self._meet(label, node, part))
         return root
 
     def _finish(self, node):
@@ -343,7 +348,7 @@ class _Walk:
             node.parts = [part for part in node.parts if not _is_plumbing(node.thing, part)]
         _shorten(node)
 
-    def _meet(self, label, whole, thing, inherited):
+    def _meet(self, label, whole, thing):
         kind = type(thing)
         node = Node(label, whole, thing)
         if kind in _PLAIN:
@@ -367,11 +372,11 @@ class _Walk:
         try:
             parts = self._look(node, thing)
         except Exception as error:
-            self._refuse(node, error, inherited)
+            self._refuse(node, error)
             return node
         if parts is not None:
             self._open.add(id(thing))
-            self._wanted.append((node, parts, inherited or node.inherited))
+            self._wanted.append((node, parts))
         return node
 
     def _look(self, node, thing):
@@ -527,7 +532,7 @@ class _Walk:
             return None, reduced
         return _of_six(thing, reduced), None
 
-    def _refuse(self, node, error, inherited, path=None):
+    def _refuse(self, node, error, path=None):
         if isinstance(error, _Refused):
             error = error.error
         own = getattr(error, "__kinfolk_unexplained__", error.args)
@@ -536,7 +541,7 @@ class _Walk:
             why = f"{type(error).__name__}: {why}" if why else type(error).__name__
         hint = _TOO_DEEP if type(error) is RecursionError else _hints.hint_for(node.thing, True)
         node.how, node.what, node.trouble = CANNOT, why, True
-        self.troubles.append((Problem(path or node.path, why, hint), inherited))
+        self.troubles.append(Problem(path or node.path, why, hint))
 
     # Sizes
 
@@ -550,7 +555,7 @@ class _Walk:
                 pickler.dump(root.thing)
                 size = root.size = pickler.size
             except Exception as error:
-                self._refuse(root, error, False, _path_in(error, root))
+                self._refuse(root, error, _path_in(error, root))
                 return None, []
         waiting = list(root.parts)
         for node in waiting:  # grows meanwhile: level by level

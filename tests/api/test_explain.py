@@ -389,6 +389,9 @@ if __name__ == "__main__":
         print(method, first.how, first.what, second.how, second.what, explanation.travels, sep="|")
     explanation = kinfolk.explain(guarded)
     print(len(explanation.problems), len(explanation.problems_of("fork")))
+    explanation = kinfolk.explain([guarded, lock])
+    print([[path for path, _, _ in explanation.problems_of(each)] for each in ("fork", "spawn")])
+    explanation = kinfolk.explain(guarded)
     print(explanation.root.inherited, "rich" in sys.modules)
 """
 
@@ -403,6 +406,7 @@ def test_the_main_program(tmp_path):
         "spawn|by name|__main__.outside|by value|"
         "__main__.guarded, under the guard, which a fresh child does not run|False",
         "1 0",
+        """[['obj[1]'], ["obj[0].__globals__['lock']"]]""",
         "True False",
     ]
 
