@@ -10,6 +10,7 @@
 #   make dev             a quick build; prints the PYTHONPATH that runs it
 #   make libkin-test     the C tests alone: no Python headers needed
 #   make sanitize        the C tests under ASan+UBSan, then under TSan
+#   make fuzz-python     hostile pickles for the Unpickler, under ASan, for a minute
 #   make fuzz            libFuzzer (clang) on the reader of pickles; ARGS="-max_total_time=3600"
 #
 #   make test PYTHON=python3.13 ARGS="tests/api -k queue"
@@ -90,6 +91,13 @@ sanitize: $(VENV)/.tools
 
 fuzz:
 	tools/fuzz read_pickle $(ARGS)
+
+$(VENV)/.fuzz: $(VENV)/.tools tests/fuzz/requirements.txt
+	$(BIN)/pip install -q -r tests/fuzz/requirements.txt
+	@touch $@
+
+fuzz-python: $(VENV)/.fuzz
+	tests/fuzz/run $(BIN)/python -max_total_time=60 $(ARGS)
 
 clean:
 	rm -rf build .venv .venv-*
