@@ -268,7 +268,7 @@ def _table(rows, width):
     words = width - tree - how - (kind + 2 if kind else 0) - (size + 2 if size else 0) - 4
     for row in rows:
         if row.node is None:
-            yield Text(row.guides + row.label, "dim")
+            yield Text(_cut_guides(row.guides, tree - 4) + row.label, "dim")
             continue
         yield from _lines_of(row, tree, kind, size, how, max(words, 12))
 
@@ -277,8 +277,9 @@ def _lines_of(row, tree, kind, size, how, words):
     node = row.node
     style = STYLES[node.how]
     said = _said(node, words)
-    line = Text(row.guides, "dim")
-    label = _cut(row.label, tree - cell_len(row.guides))
+    guides = _cut_guides(row.guides, tree - min(10, cell_len(row.label)))
+    line = Text.assemble((guides, "dim"))
+    label = _cut(row.label, tree - len(guides))
     line.append(label, "bold red" if node.how == CANNOT else "red" if node.trouble else "bold")
     line.append("  ")
     if kind:
@@ -294,6 +295,11 @@ def _lines_of(row, tree, kind, size, how, words):
     before = tree + 2 + (kind + 2 if kind else 0) + (size + 2 if size else 0) + how + 2
     for more in said[1:]:
         yield Text.assemble((set_cell_size(row.rest, before), "dim"), more)
+
+
+def _cut_guides(guides, room):
+    """Of very many, the last: there must be room for the label."""
+    return guides if len(guides) <= room else f"…{guides[1 - room :]}"
 
 
 def _said(node, width):

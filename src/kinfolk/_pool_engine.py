@@ -218,7 +218,7 @@ class Engine:
         try:
             seat.line.tasks.put(ticket.task())
         except BaseException as exc:
-            refusal = exc
+            refusal = _explained(exc, ticket)
         with self._lock:
             if seat.putting is not ticket:
                 return  # the worker was quicker: its outcome has been heard
@@ -494,6 +494,13 @@ def _end(processes):
         if process.exitcode is None:
             process.kill()
             process.join()
+
+
+def _explained(exc, ticket):
+    """`exc`, which kept a task from being sent, with a path that begins at what the user gave."""
+    from ._culprit import rename
+
+    return rename(exc, {"func": ticket.func, "args": ticket.args, "kwds": ticket.kwds})
 
 
 def _stand_in(exc, text):

@@ -318,6 +318,20 @@ def test_arguments_that_do_not_pickle(method):
     pool.join()
 
 
+def test_the_path_to_what_does_not_pickle(method):
+    lock = threading.Lock()
+    with make_pool(method, 2) as pool:
+        for start, path in (
+            (lambda: pool.apply_async(square, ([1, lock],)), r"args\[0\]\[1\]"),
+            (lambda: pool.apply_async(square, (1,), {"by": [lock]}), r"kwds\['by'\]\[0\]"),
+            (lambda: pool.apply_async(lambda: lock), r"func\.__closure__\['lock'\]"),
+            (lambda: pool.map_async(square, [1, [lock]], 2), r"args\[1\]\[0\]"),
+        ):
+            with pytest.raises(TypeError, match=rf"^{path}: cannot pickle '_thread.lock' object"):
+                start().get(PATIENCE)
+    pool.join()
+
+
 def test_arguments_that_do_not_unpickle(method):
     with make_pool(method, 1) as pool:
         with pytest.raises(ValueError, match="broken on arrival"):
