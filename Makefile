@@ -27,7 +27,7 @@ SOURCES := $(shell find libkin/include libkin/src ext src -type f ! -name '*.pyc
 export PATH := $(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test conformance bench bench-pickle lint format dev wheel libkin-test sanitize fuzz clean FORCE
+.PHONY: help demo test conformance bench bench-pickle lint format dev wheel libkin-test sanitize fuzz fuzz-python clean FORCE
 
 help:
 	@sed -n '/^#   make/s/^# //p' Makefile
