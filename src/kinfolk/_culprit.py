@@ -138,12 +138,3 @@ def _note(labels, kinds):
 def _replace_note(error, note):
     notes = [each for each in getattr(error, "__notes__", ()) if not each.startswith(_NOTE)]
     error.__notes__ = [*notes, note]
-
-
-def explain(error, roots, pickler):
-    """As `rename`; where the pickler has noted no trail, the way is searched for."""
-    if hasattr(error, "__kinfolk_trail__"):
-        return rename(error, roots)
-    from . import _culprit_search
-
-    return _culprit_search.explain(error, roots, pickler)

@@ -82,7 +82,7 @@ class ForkingPickler(pickle.Pickler):
     @staticmethod
     def explain(error, parts):
         """Say in `error` where in `parts`, a dict of what was pickled, the culprit is; return it."""
-        return pickle.explain_failure(error, parts)
+        return pickle.explain_failure(error, None, parts=parts)
 
 
 register = ForkingPickler.register
