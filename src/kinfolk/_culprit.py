@@ -106,7 +106,7 @@ def _path(labels):
 
 
 _MACHINERY, _HOOK = "the pickling machinery", "a hook that refuses"
-_MACHINERY_MODULES = ("copyreg", "kinfolk.pickle")
+_MACHINERY_MODULES = ("copyreg", "kinfolk._enums")
 _HOOKS = ("__getstate__", "__reduce__", "__reduce_ex__", "__getnewargs__", "__getnewargs_ex__")
 
 

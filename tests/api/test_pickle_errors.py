@@ -174,9 +174,8 @@ def test_endless_depth_stays_a_recursion_error():
 
 
 def test_wide_things_do_not_take_long():
-    """The search is given up; the error is the pickler's own."""
-    error = failure([[Holder(x=i) for i in range(150_000)], LOCK])
-    assert REFUSAL in str(error)
+    """The way is noted, not searched for."""
+    assert path_in(failure([[Holder(x=i) for i in range(150_000)], LOCK])) == "obj[1]"
 
 
 def test_errors_of_the_users_own_code_are_left_alone():
@@ -314,7 +313,7 @@ def test_a_pickler_with_reducers_of_its_own():
             return "lock" if obj is LOCK else None
 
     other = threading.Lock()
-    with pytest.raises(TypeError, match=r"^obj\[1\]\.[ab]: cannot pickle"):
+    with pytest.raises(TypeError, match=r"^obj\[1\]\.b: cannot pickle"):
         P(io.BytesIO()).dump([LOCK, slotted(b=other)])
 
 
