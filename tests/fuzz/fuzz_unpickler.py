@@ -17,7 +17,6 @@ a limit for a single allocation.
 import io
 import pickle
 import pickletools
-import struct
 import sys
 
 import harmless
@@ -79,7 +78,7 @@ def check(data):
     if asks_for_too_much(data):
         return
     compare(by_loads, guarded_outcome(lambda: pickle.loads(data, buffers=buffers)))
-    if not any(opcode.name == "FRAME" for opcode, _, _ in opcodes(data)):
+    if not any(name == "FRAME" for name, _ in opcodes(data)[0]):
         # where a line crosses the end of a frame in a file, the standard library loses its beginning
         compare(by_subclass, outcome(lambda: Theirs(io.BytesIO(data), buffers=buffers).load()))
 
@@ -110,36 +109,41 @@ def outcome(load):
 
 
 def opcodes(data):
-    """As far as they can be read; what an unpickler does ends there, too."""
+    """As far as pickletools can read them, and where that is."""
+    found, end = [], 0
     try:
-        yield from pickletools.genops(data)
-    except Exception:
-        return
+        for opcode, argument, place in pickletools.genops(data):
+            found.append((opcode.name, argument))
+            end = place + 1
+    except Exception:  # an unpickler may be less strict, and go on
+        return found, end
+    return found, len(data)
 
 
 def repeats(data):
+    found, end = opcodes(data)
     again = ("DUP", "GET", "BINGET", "LONG_BINGET")
-    return sum(opcode.name in again for opcode, _, _ in opcodes(data))
+    rest = data[end:]
+    return sum(name in again for name, _ in found) + sum(rest.count(code) for code in b"2ghj")
 
 
 def asks_for_too_much(data):
-    read = 0
-    for opcode, argument, place in opcodes(data):
-        read = place + 1
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > MOST_INDEX:
+    found, end = opcodes(data)
+    if any("PUT" in name and argument > MOST_INDEX for name, argument in found):
+        return True
+    # behind what could be read, anything may be an operation with a size or an index
+    for place in range(end, len(data)):
+        if data[place] in b"\x8e\x8d\x96" and little_endian(data, place, 8) > len(data):
             return True
-    # the operation that could not be read may be one with a size
-    code, size = data[read : read + 1], None
-    for place in range(read, min(read + 12, len(data))):
-        code = data[place : place + 1]
-        size = data[place + 1 : place + 9]
-        if code in (b"\x8e", b"\x8d", b"\x96") and len(size) == 8:
-            if struct.unpack("<Q", size)[0] > len(data):
-                return True
-        if code in (b"B", b"X", b"T", b"\x8b", b"r") and len(size) >= 4:
-            if struct.unpack("<I", size[:4])[0] > len(data):
-                return True
+        if data[place] in b"BXT\x8br" and little_endian(data, place, 4) > len(data):
+            return True
+        if data[place] in b"p" and len(data[place:].partition(b"\n")[0]) > 6:
+            return True
     return False
+
+
+def little_endian(data, place, size):
+    return int.from_bytes(data[place + 1 : place + 1 + size], "little")
 
 
 ATOMS = (type(None), bool, int, float, complex, str, bytes, bytearray, type(...), slice)
