@@ -81,6 +81,12 @@ PyObject *kinx_reduce_by_value(kinx_pickler *p, PyObject *obj) {
     Py_RETURN_NOTIMPLEMENTED;
 }
 
+bool kinx_has_reducer(kinx_state *st, PyTypeObject *type) {
+    if (!st->by_value) return false;
+    const kinx_reducer_slot *slot = slot_for(st->by_value, type);
+    return slot->reduce || slot->python;
+}
+
 int kinx_class_goes_by_value(kinx_pickler *p, PyTypeObject *cls) {
     if (!p->st->by_value || !kinx_may_go_by_value(cls)) return 0;
     int standing = kinx_standing_of(p, (PyObject *)cls);

@@ -14,6 +14,9 @@
  * and has no reducer in the dispatch tables (functions and classes: always). */
 PyObject *kinx_reduce_by_value(kinx_pickler *p, PyObject *obj);
 
+/* Are instances of exactly this type reduced by value, whatever their class says? */
+bool kinx_has_reducer(kinx_state *st, PyTypeObject *type);
+
 /* 1 if cls will go by value (or by name with its value as the spare), 0 if its name is
  * enough; -1 and an exception.  What save_instance.c asks about the class of the first
  * instance that it meets: such a class is written before the instance. */

@@ -153,7 +153,6 @@ static int known_verdict(kinx_by_value *bv, PyObject *module, PyObject *name) {
 }
 
 static int find_verdict(kinx_pickler *p, kinx_by_value *bv, PyObject *module, PyObject *name) {
-    if (others_are_asked(p) < 0) return -1; /* finders */
     if (!kinx_hook(&bv->verdict, "kinfolk._findable", "verdict")) return -1;
     PyObject *reference = PyWeakref_NewRef(module, NULL);
     if (!reference) { /* anything may stand in sys.modules */
@@ -168,7 +167,8 @@ static int find_verdict(kinx_pickler *p, kinx_by_value *bv, PyObject *module, Py
     if (!entry || PyDict_SetItem(bv->verdicts, name, entry) < 0) verdict = -1;
     Py_XDECREF(entry);
     Py_DECREF(reference);
-    return verdict;
+    /* Finders were asked, once and for all. */
+    return verdict >= 0 && p && kinx_was_asked(p) < 0 ? -1 : verdict;
 }
 
 /* Whether another process of this program gets `module` by importing `name`. */

@@ -9,6 +9,7 @@
 
 #include "../args.h"
 #include "by_value.h"
+#include "library.h"
 
 /* -- Bare or not ------------------------------------------------------------------------- */
 
@@ -41,6 +42,11 @@ int kinx_not_bare(kinx_pickler *p) {
     p->bare = false;
     resume_gc(p);
     return 0;
+}
+
+int kinx_was_asked(kinx_pickler *p) {
+    p->restart = p->bare && p->unmemoised > 0;
+    return p->restart ? -1 : 0;
 }
 
 /* -- From beginning to end ------------------------------------------------------------------ */
@@ -89,7 +95,7 @@ int kinx_pickle(kinx_pickler *p, PyObject *obj, bool bare) {
     /* Old protocols are for old readers: they get what they know, to the byte. */
     if (bare && p->protocol >= 4 && !p->persistent_id && !p->reducer_override) become_bare(p);
     int err = write_pickle(p, obj);
-    if (err < 0 && p->restart) {
+    while (err < 0 && p->restart) {
         rewind_all(p);
         err = write_pickle(p, obj);
     }
@@ -256,27 +262,6 @@ static int intern_names(struct kinx_pickler_state *ps) {
     return 0;
 }
 
-/* The library of the interpreter, numpy, whose arrays are the commonest large things, and
- * kinfolk itself; without what holds things weakly and hands them out. */
-static PyObject *library_modules(void) {
-    PyObject *names = PySys_GetObject("stdlib_module_names"); /* borrowed */
-    PyObject *set = names ? PySet_New(names) : NULL;
-    if (!set) return NULL;
-    static const char *const others[] = {"numpy", "kinfolk"}, *const weak[] = {"weakref",
-                                                                               "_weakrefset"};
-    int err = 0;
-    for (int i = 0; i < 2 && err >= 0; i++) {
-        PyObject *name = PyUnicode_FromString(others[i]), *weakly = PyUnicode_FromString(weak[i]);
-        err = name && weakly ? PySet_Add(set, name) : -1;
-        if (err == 0) err = PySet_Discard(set, weakly);
-        Py_XDECREF(name);
-        Py_XDECREF(weakly);
-    }
-    PyObject *frozen = err < 0 ? NULL : PyFrozenSet_New(set);
-    Py_DECREF(set);
-    return frozen;
-}
-
 static PyObject *attr_of(const char *module, const char *name) {
     PyObject *slot = NULL;
     return kinx_import(&slot, module, name);
@@ -289,8 +274,7 @@ static int import_all(struct kinx_pickler_state *ps) {
     ps->extensions = ps->copyreg_table ? attr_of("copyreg", "_extension_registry") : NULL;
     ps->slotnames = ps->extensions ? attr_of("copyreg", "_slotnames") : NULL;
     ps->dot = ps->slotnames ? PyUnicode_InternFromString(".") : NULL;
-    ps->library = ps->dot ? library_modules() : NULL;
-    return ps->library ? 0 : -1;
+    return ps->dot ? kinx_library_init(ps) : -1;
 }
 
 int kinx_pickler_exec(PyObject *module) {
@@ -318,6 +302,8 @@ int kinx_pickler_exec(PyObject *module) {
         visit((ps)->slotnames);      \
         visit((ps)->dot);            \
         visit((ps)->library);        \
+        visit((ps)->library_folder); \
+        visit((ps)->kinfolk_folder); \
         visit((ps)->partial);        \
         visit((ps)->encode);         \
         visit((ps)->getattr);        \

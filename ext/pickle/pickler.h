@@ -10,6 +10,7 @@
  *   save_instance.c instances of plain classes, whose __reduce_ex__ is known beforehand
  *   save_reduce.c   what says itself how (__reduce_ex__ and the like)
  *   save_global.c   what goes by its name
+ *   library.c       whose code runs when an object is pickled
  *   save_text.c     what protocols 0 to 2 write otherwise
  *   by_value*.c     functions, classes and modules that cannot go by name
  *   trail.c         the way to the culprit
@@ -70,8 +71,9 @@ struct kinx_pickler_state {
     PyObject *copyreg_table, *extensions, *slotnames;
     /* The object's own of these names: who has them has not overridden them. */
     PyObject *object_reduce_ex, *object_reduce, *object_getstate;
-    PyObject *dot;     /* "." */
-    PyObject *library; /* frozenset: top-level modules of the interpreter's library */
+    PyObject *dot; /* "." */
+    /* Top-level modules of the interpreter's library, a frozenset; where their files are. */
+    PyObject *library, *library_folder, *kinfolk_folder;
     /* Imported when first needed: see kinx_import. */
     PyObject *partial, *encode, *getattr, *name_mapping, *import_mapping, *explain;
     struct kinx_plan *plans; /* save_instance.c */
@@ -175,7 +177,10 @@ int kinx_put_text(kinx_pickler *p, const char *format, ...);
 /* To be called before any code is run that is not the interpreter's, its library's or
  * ours.  -1 with p->restart set, and no exception, if the pickling has to begin again. */
 int kinx_not_bare(kinx_pickler *p);
-/* The same, whatever was left out.  Always returns -1. */
+/* To be called after such code was run whose answer is kept, so that it is not run again: the
+ * pickling begins again, if it has to, and is bare once more.  -1 as above. */
+int kinx_was_asked(kinx_pickler *p);
+/* As kinx_not_bare, whatever was left out.  Always returns -1. */
 int kinx_begin_again(kinx_pickler *p);
 
 /* Borrowed: where reducers registered for a type are found besides extra_reducers. */

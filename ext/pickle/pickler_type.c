@@ -1,6 +1,7 @@
 /* Pickler, the type: a pickler with a memo that lasts, for the user to subclass. */
 #include "by_value.h"
 #include "dump.h"
+#include "library.h"
 
 #if PY_VERSION_HEX >= 0x030C0000
 #define MEMBER_INT Py_T_INT
@@ -105,6 +106,22 @@ static bool is_ours(PyObject *method, PyCFunction function) {
     return PyCFunction_Check(method) && PyCFunction_GET_FUNCTION(method) == function;
 }
 
+/* The hook that a base behind ours has, bound: the standard library's pickler has none that
+ * could hide it.  New reference, or NULL. */
+static PyObject *hidden_hook(pickler *self, PyObject *name) {
+    PyObject *mro = Py_TYPE(self)->tp_mro;
+    bool behind = false;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(mro); i++) {
+        PyTypeObject *base = (PyTypeObject *)PyTuple_GET_ITEM(mro, i);
+        PyObject *found = behind ? kinx_own_attr(base, name) : NULL; /* borrowed */
+        if (base == state_of(self)->pickler_type) behind = true;
+        if (!found) continue;
+        descrgetfunc bind = Py_TYPE(found)->tp_descr_get;
+        return bind ? bind(found, (PyObject *)self, (PyObject *)Py_TYPE(self)) : Py_NewRef(found);
+    }
+    return NULL;
+}
+
 /* The hook `name` of self: a new reference, or NULL if it is `ours` or there is none. */
 static int get_hook(pickler *self, PyObject *name, PyCFunction ours, PyObject **hook) {
     *hook = PyObject_GetAttr((PyObject *)self, name);
@@ -112,7 +129,8 @@ static int get_hook(pickler *self, PyObject *name, PyCFunction ours, PyObject **
         if (!PyErr_ExceptionMatches(PyExc_AttributeError)) return -1;
         PyErr_Clear();
     } else if (is_ours(*hook, ours)) {
-        Py_CLEAR(*hook);
+        Py_SETREF(*hook, hidden_hook(self, name));
+        if (!*hook && PyErr_Occurred()) return -1;
     }
     return 0;
 }

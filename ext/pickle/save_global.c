@@ -4,7 +4,7 @@
  * the receiver will follow it.  Our own makers, which stand in every pickle by
  * value, need no such proof. */
 #include "by_value.h"
-#include "pickler.h"
+#include "library.h"
 
 #include <stdarg.h>
 
@@ -16,9 +16,25 @@ static PyObject *optional_attr(PyObject *obj, PyObject *name) {
     return found;
 }
 
+/* holder.part, for one step of a name.  What stands plainly in the dict of a module, or of a
+ * class that asks in the standard way, is found without running anybody's code; a module may
+ * have a __getattr__ (PEP 562), a class a descriptor.  New reference; NULL without an exception
+ * if there is none. */
+static PyObject *step(kinx_pickler *p, PyObject *holder, PyObject *part) {
+    PyObject *found = NULL;
+    if (PyModule_CheckExact(holder)) {
+        found = PyDict_GetItemWithError(PyModule_GetDict(holder), part);
+    } else if (PyType_Check(holder) && Py_TYPE(holder)->tp_getattro == PyType_Type.tp_getattro) {
+        found = kinx_found_attr((PyTypeObject *)holder, part);
+        if (found && !PyType_Check(found) && !PyFunction_Check(found)) found = NULL;
+    }
+    if (found || PyErr_Occurred()) return Py_XNewRef(found);
+    return kinx_not_bare(p) < 0 ? NULL : optional_attr(holder, part);
+}
+
 /* Follow a dotted name.  *parent: what the last part is an attribute of.  New references.
  * NULL without an exception if there is no such thing. */
-static PyObject *follow(PyObject *from, PyObject *name, PyObject **parent) {
+static PyObject *follow(kinx_pickler *p, PyObject *from, PyObject *name, PyObject **parent) {
     PyObject *found = Py_NewRef(from), *holder = NULL;
     Py_ssize_t start = 0, len = PyUnicode_GET_LENGTH(name);
     while (found && start <= len) {
@@ -29,7 +45,7 @@ static PyObject *follow(PyObject *from, PyObject *name, PyObject **parent) {
             start == 0 && dot == len ? Py_NewRef(name) : PyUnicode_Substring(name, start, dot);
         Py_XDECREF(holder);
         holder = found;
-        found = part ? optional_attr(holder, part) : NULL;
+        found = part ? step(p, holder, part) : NULL;
         Py_XDECREF(part);
         start = dot + 1;
     }
@@ -51,7 +67,7 @@ static PyObject *search_modules(kinx_pickler *p, PyObject *obj, PyObject *name) 
             PyUnicode_CompareWithASCIIString(key, "__mp_main__") == 0) {
             continue;
         }
-        PyObject *parent, *thing = follow(module, name, &parent);
+        PyObject *parent, *thing = follow(p, module, name, &parent);
         if (thing == obj) found = Py_NewRef(key);
         Py_XDECREF(parent);
         Py_XDECREF(thing);
@@ -113,7 +129,7 @@ static int check_name(kinx_pickler *p, PyObject *obj, PyObject *module_name, PyO
     PyObject *name = *at;
     PyObject *module = import_module(p, obj, module_name);
     if (!module) return -1;
-    PyObject *parent, *found = follow(module, name, &parent);
+    PyObject *parent, *found = follow(p, module, name, &parent);
     Py_DECREF(module);
     if (found == obj) {
         Py_ssize_t len = PyUnicode_GET_LENGTH(name);
@@ -126,7 +142,7 @@ static int check_name(kinx_pickler *p, PyObject *obj, PyObject *module_name, PyO
     if (found) {
         PyErr_Format(p->ps->pickling_error, "Can't pickle %R: it's not the same object as %S.%S",
                      obj, module_name, name);
-    } else if (!PyErr_Occurred()) {
+    } else if (!PyErr_Occurred() && !p->restart) {
         PyErr_Format(p->ps->pickling_error, "Can't pickle %R: attribute lookup %S on %S failed",
                      obj, name, module_name);
     }

@@ -11,10 +11,10 @@
  * the module as long as the class stays as it is: CPython gives a class a version
  * number, used once only, and takes it away when the class or a base of it changes.
  *
- * A plan also knows whether reducing an instance runs no code but the library's:
- * then a pickling stays bare (pickler.h). */
+ * A plan also knows whether reducing an instance runs no code but the library's
+ * (library.c). */
 #include "by_value.h"
-#include "pickler.h"
+#include "library.h"
 
 typedef struct slot {
     PyObject *name;
@@ -33,114 +33,11 @@ enum { PLANS_BITS = 9, PLANS = 1 << PLANS_BITS }; /* a table by address; the las
 
 /* -- Looking at a class -------------------------------------------------------------------- */
 
-/* What `type` itself has under that name; borrowed or NULL, no exception, no code is run. */
-static PyObject *own_attr(PyTypeObject *type, PyObject *name) {
-#if PY_VERSION_HEX >= 0x030C0000
-    PyObject *dict = PyType_GetDict(type); /* of some types it is not in tp_dict */
-    PyObject *found = dict ? PyDict_GetItemWithError(dict, name) : NULL;
-    Py_XDECREF(dict);
-#else
-    PyObject *found = type->tp_dict ? PyDict_GetItemWithError(type->tp_dict, name) : NULL;
-#endif
-    if (!found) PyErr_Clear();
-    return found;
-}
-
-/* What it has or inherits, from any class but object. */
-static PyObject *found_attr(PyTypeObject *type, PyObject *name) {
-    PyObject *mro = type->tp_mro;
-    for (Py_ssize_t i = 0; mro && i < PyTuple_GET_SIZE(mro); i++) {
-        PyTypeObject *base = (PyTypeObject *)PyTuple_GET_ITEM(mro, i);
-        if (base == &PyBaseObject_Type) continue;
-        PyObject *found = own_attr(base, name);
-        if (found) return found;
-    }
-    return NULL;
-}
-
 static unsigned version_of(PyTypeObject *type) {
 #if PY_VERSION_HEX < 0x030C0000
     if (!PyType_HasFeature(type, Py_TPFLAGS_VALID_VERSION_TAG)) return 0;
 #endif
     return (unsigned)type->tp_version_tag;
-}
-
-/* The module that a type's code is from, up to the first dot.  New reference or NULL. */
-static PyObject *top_module_of(kinx_pickler *p, PyTypeObject *type) {
-    PyObject *name;
-    if (PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE)) {
-        name = own_attr(type, p->ps->names.__module__);
-        if (!name || !PyUnicode_Check(name)) return NULL;
-        Py_INCREF(name);
-    } else {
-        const char *dot = strchr(type->tp_name, '.');
-        if (!dot) return PyUnicode_FromString("builtins");
-        name = PyUnicode_FromStringAndSize(type->tp_name, dot - type->tp_name);
-        if (!name) return NULL;
-    }
-    Py_ssize_t len = PyUnicode_GET_LENGTH(name), dot = PyUnicode_FindChar(name, '.', 0, len, 1);
-    if (dot > 0) Py_SETREF(name, PyUnicode_Substring(name, 0, dot));
-    return name;
-}
-
-static bool is_in_library(kinx_pickler *p, PyObject *module_name) {
-    if (!module_name || !PyUnicode_Check(module_name)) return false;
-    Py_ssize_t len = PyUnicode_GET_LENGTH(module_name);
-    Py_ssize_t dot = PyUnicode_FindChar(module_name, '.', 0, len, 1);
-    PyObject *top = dot > 0 ? PyUnicode_Substring(module_name, 0, dot) : Py_NewRef(module_name);
-    int found = top ? PySet_Contains(p->ps->library, top) : -1;
-    Py_XDECREF(top);
-    if (found < 0) PyErr_Clear();
-    return found > 0;
-}
-
-static bool is_library_type(kinx_pickler *p, PyTypeObject *type) {
-    PyObject *module = top_module_of(p, type);
-    bool found = is_in_library(p, module);
-    Py_XDECREF(module);
-    PyErr_Clear();
-    return found;
-}
-
-bool kinx_is_library_function(kinx_pickler *p, PyObject *function) {
-    PyTypeObject *type = Py_TYPE(function);
-    if (type == &PyFunction_Type) {
-        PyObject *globals = PyFunction_GET_GLOBALS(function);
-        PyObject *name = PyDict_GetItemWithError(globals, p->ps->names.__name__);
-        if (!name) PyErr_Clear();
-        return is_in_library(p, name);
-    }
-    if (type == &PyCFunction_Type) {
-        return is_in_library(p, ((PyCFunctionObject *)function)->m_module);
-    }
-    if (type == &PyMethodDescr_Type || type == &PyWrapperDescr_Type ||
-        type == &PyClassMethodDescr_Type) {
-        return is_library_type(p, ((PyDescrObject *)function)->d_type);
-    }
-    return PyType_CheckExact(function) && is_library_type(p, (PyTypeObject *)function);
-}
-
-static bool hook_is_library(kinx_pickler *p, PyTypeObject *type, PyObject *name) {
-    PyObject *hook = found_attr(type, name);
-    return !hook || kinx_is_library_function(p, hook);
-}
-
-static bool asks_in_the_standard_way(PyTypeObject *type) {
-    return type->tp_getattro == PyObject_GenericGetAttr &&
-           Py_TYPE(type)->tp_getattro == PyType_Type.tp_getattro &&
-           Py_TYPE(type)->tp_hash == PyType_Type.tp_hash;
-}
-
-static bool reduces_by_library(kinx_pickler *p, PyTypeObject *type) {
-    if (p->protocol < 2 || !asks_in_the_standard_way(type)) return false;
-    if (found_attr(type, p->ps->names.__class__)) return false;
-    return hook_is_library(p, type, p->ps->names.__reduce_ex__) &&
-           hook_is_library(p, type, p->ps->names.__reduce__) &&
-           hook_is_library(p, type, p->ps->names.__getstate__) &&
-           hook_is_library(p, type, p->ps->names.__getnewargs__) &&
-           hook_is_library(p, type, p->ps->names.__getnewargs_ex__) &&
-           hook_is_library(p, type, p->ps->names.__iter__) &&
-           hook_is_library(p, type, p->ps->names.items);
 }
 
 /* Has an instance nothing in it but a __dict__, weak references and slots?  As CPython finds
@@ -165,15 +62,15 @@ static bool says_nothing_of_pickling(kinx_pickler *p, PyTypeObject *type) {
                          p->ps->names.__getstate__,      p->ps->names.__getnewargs__,
                          p->ps->names.__getnewargs_ex__, p->ps->names.__class__};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        if (found_attr(type, names[i])) return false;
+        if (kinx_found_attr(type, names[i])) return false;
     }
-    PyObject *dict = found_attr(type, p->ps->names.__dict__);
+    PyObject *dict = kinx_found_attr(type, p->ps->names.__dict__);
     return !dict || Py_TYPE(dict) == &PyGetSetDescr_Type;
 }
 
 /* The list of slot names, by copyreg, which keeps it in the class.  New reference. */
 static PyObject *slot_names_of(kinx_pickler *p, PyTypeObject *type) {
-    PyObject *names = own_attr(type, p->ps->names.__slotnames__);
+    PyObject *names = kinx_own_attr(type, p->ps->names.__slotnames__);
     if (names) return Py_NewRef(names);
     return PyObject_CallOneArg(p->ps->slotnames, (PyObject *)type);
 }
@@ -186,7 +83,7 @@ static PyObject *slot_names_of(kinx_pickler *p, PyTypeObject *type) {
 
 /* False if a slot is not one any more: somebody has put something else under its name. */
 static bool read_slot(PyTypeObject *type, PyObject *name, slot *out) {
-    PyObject *found = PyUnicode_CheckExact(name) ? found_attr(type, name) : NULL;
+    PyObject *found = PyUnicode_CheckExact(name) ? kinx_found_attr(type, name) : NULL;
     if (!found || Py_TYPE(found) != &PyMemberDescr_Type) return false;
     const struct PyMemberDef *member = ((PyMemberDescrObject *)found)->d_member;
     if (member->type != OBJECT_MEMBER) return false;
@@ -233,9 +130,9 @@ static int look_inside(kinx_pickler *p, PyTypeObject *type, struct kinx_plan *pl
 
 static int plan_make(kinx_pickler *p, PyTypeObject *type, struct kinx_plan *plan) {
     *plan = (struct kinx_plan){.type = type, .has_dict = type->tp_dictoffset != 0};
-    plan->library = reduces_by_library(p, type);
+    plan->library = kinx_hooks_are_library(p, type);
     bool heap = PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE) && type->tp_new;
-    if (heap && asks_in_the_standard_way(type) && !is_library_type(p, type)) {
+    if (heap && kinx_asks_in_the_standard_way(type) && !kinx_is_library_type(p, type)) {
         if (look_inside(p, type, plan) < 0) return -1;
     }
     /* Any look-up gives the class its version, if it has none. */
@@ -264,10 +161,10 @@ static const struct kinx_plan *plan_of(kinx_pickler *p, PyTypeObject *type) {
 }
 
 bool kinx_reduces_by_library(kinx_pickler *p, PyObject *obj) {
-    if (!asks_in_the_standard_way(Py_TYPE(obj))) return false;
+    if (p->protocol < 2 || !kinx_asks_in_the_standard_way(Py_TYPE(obj))) return false;
     const struct kinx_plan *plan = plan_of(p, Py_TYPE(obj));
     if (!plan) PyErr_Clear();
-    return plan && plan->library && p->protocol >= 2;
+    return plan && plan->library && !kinx_shadows_its_class(obj);
 }
 
 /* -- Writing an instance ------------------------------------------------------------------------ */
@@ -395,7 +292,7 @@ int kinx_save_instance(kinx_pickler *p, PyObject *obj, bool sole) {
     if (p->protocol < 2 || !PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE)) return 0;
     const struct kinx_plan *plan = plan_of(p, type);
     if (!plan) return -1;
-    if (!plan->plain) return 0;
+    if (!plan->plain || (p->by_value && kinx_has_reducer(p->st, type))) return 0;
     contents c;
     if (contents_init(&c, obj, plan) < 0) return -1;
     int done = p->bare || !c.dict ? 0 : has_own_hook(p, c.dict);
