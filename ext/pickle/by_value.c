@@ -173,37 +173,6 @@ int kinx_pickler_to_ask(PyObject *module, PyObject *kin, kinx_pickler *p) {
     return is_kin < 0 ? -1 : 0;
 }
 
-/* _reduce_by_value(obj, kin, homes, protocol) */
-static PyObject *reduce_by_value(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
-    kinx_pickler p;
-    if (!kinx_takes(module, "_reduce_by_value", nargs, 4) ||
-        kinx_pickler_to_ask(module, args[1], &p) < 0) {
-        return NULL;
-    }
-    if (!PyDict_CheckExact(args[2])) {
-        PyErr_SetString(PyExc_TypeError, "homes are kept in a dict");
-        return NULL;
-    }
-    p.homes = args[2];
-    p.protocol = (int)PyLong_AsLong(args[3]);
-    return PyErr_Occurred() ? NULL : kinx_reduce_by_value(&p, args[0]);
-}
-
-/* _class_goes_by_value(cls, kin) */
-static PyObject *class_goes_by_value(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
-    kinx_pickler p;
-    if (!kinx_takes(module, "_class_goes_by_value", nargs, 2) ||
-        kinx_pickler_to_ask(module, args[1], &p) < 0) {
-        return NULL;
-    }
-    if (!PyType_Check(args[0])) {
-        PyErr_SetString(PyExc_TypeError, "not a class");
-        return NULL;
-    }
-    int answer = kinx_class_goes_by_value(&p, (PyTypeObject *)args[0]);
-    return answer < 0 ? NULL : PyBool_FromLong(answer);
-}
-
 #define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL
 
 /* In the order of KINX_BV_MAKERS. */
@@ -215,8 +184,6 @@ static PyMethodDef makers[] = {
 };
 
 static PyMethodDef functions[] = {
-    {"_reduce_by_value", FAST(reduce_by_value), NULL},
-    {"_class_goes_by_value", FAST(class_goes_by_value), NULL},
     {"_can_import", FAST(kinx_bv_can_import), NULL},
     {"_resolve", FAST(kinx_bv_resolve), NULL},
     {"_standing", FAST(kinx_bv_standing), NULL},

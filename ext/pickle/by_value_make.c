@@ -300,7 +300,7 @@ PyObject *kinx_make_fill_lru_cache(PyObject *self, PyObject *const *args, Py_ssi
     Py_RETURN_NONE;
 }
 
-/* -- Views, instances --------------------------------------------------------------------------------- */
+/* -- Views --------------------------------------------------------------------------- */
 
 /* (buffer, format, shape): a memoryview with the sender's format and shape. */
 PyObject *kinx_make_view(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
@@ -317,11 +317,4 @@ PyObject *kinx_make_view(PyObject *self, PyObject *const *args, Py_ssize_t nargs
     }
     Py_DECREF(flat);
     return view;
-}
-
-/* (class, thing): thing, for whose sake the pickler wrote its class first. */
-PyObject *kinx_make_instance(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
-    if (!kinx_takes(self, "_instance", nargs, 2)) return NULL;
-    Py_INCREF(args[1]);
-    return args[1];
 }

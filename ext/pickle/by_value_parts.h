@@ -124,8 +124,7 @@ typedef struct kinx_reducer_slot {
     X(fill_class)         \
     X(type_variable)      \
     X(attribute)          \
-    X(view)               \
-    X(instance)
+    X(view)
 
 typedef enum kinx_maker {
 #define X(name) KINX_MAKER_##name,
