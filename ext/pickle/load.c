@@ -103,7 +103,8 @@ static inline bool at_key(const kinx_loader *u, PyObject **top) {
     if (u->mark_count == 0) return false;
     const kinx_mark *mark = &u->marks[u->mark_count - 1];
     if (mark->kind != KINX_MARK_DICT && mark->kind != KINX_MARK_PENDING_DICT) return false;
-    return ((top - u->stack - mark->at) & 1) == 0;
+    Py_ssize_t above = top - u->stack - mark->at;
+    return (above & 1) == 0 && above < 2 * KINX_KEYS_OF_ONE;
 }
 
 Py_ssize_t kinx_pop_mark_as_is(kinx_loader *u, kinx_mark_kind *kind) {
@@ -256,18 +257,27 @@ static int set_items(kinx_loader *u, Py_ssize_t depth) {
     return set_pairs(u, depth, dict);
 }
 
+/* Whether the state of slots is complete here: TUPLE2 BUILD.  *len: how long that is. */
+static bool ends_slots(kinx_loader *u, ptrdiff_t *len) {
+    const uint8_t *at = u->at;
+    if (u->end - at < 3 || at[0] != KIN_OP_TUPLE2) return false;
+    if (at[1] == KIN_OP_BUILD) return *len = 2, true;
+    if (at[1] != KIN_OP_MEMOIZE || at[2] != KIN_OP_BUILD) return false;
+    return *len = 3, kinx_is_unwanted(u);
+}
+
 /* SETITEMS on a dict that is pending below `depth`.  The next opcodes say whether it is
  * the state of an instance, and then perhaps not needed at all. */
 static int set_pending(kinx_loader *u, Py_ssize_t depth) {
     Py_ssize_t count = kinx_depth(u) - depth;
-    if (count % 2 == 0 && u->end - u->at >= 2) {
-        if (u->at[0] == KIN_OP_BUILD) {
-            int built = kinx_build_from_pairs(u, depth);
-            if (built) return u->at++, built;
-        } else if (u->at[0] == KIN_OP_TUPLE2 && u->at[1] == KIN_OP_BUILD) {
-            int built = kinx_build_slots_from_pairs(u, depth);
-            if (built) return u->at += 2, built;
-        }
+    ptrdiff_t len;
+    if (count % 2 == 0 && u->at < u->end && *u->at == KIN_OP_BUILD) {
+        int built = kinx_build_from_pairs(u, depth);
+        if (built) return u->at++, built;
+    } else if (count % 2 == 0 && ends_slots(u, &len)) {
+        int built = kinx_build_slots_from_pairs(u, depth);
+        if (built > 0 && len == 3) u->memo.count++;
+        if (built) return u->at += len, built;
     }
     if (make_pending(u, depth, KINX_MARK_PENDING_DICT) < 0) return -1;
     if (count % 2) return raise_odd(u, "SETITEMS");
@@ -328,9 +338,13 @@ static int load_frozenset(kinx_loader *u) {
 /* A tuple, or what is called with it, if that is next. */
 static int make_tuple(kinx_loader *u, Py_ssize_t depth) {
     if (depth < u->fence) return kinx_underflow(u);
-    if (u->at < u->end && *u->at == KIN_OP_REDUCE && depth > u->fence) {
-        u->at++;
-        return kinx_load_reduce_from_stack(u, kinx_depth(u) - depth);
+    if (u->end - u->at >= 2 && depth > u->fence) {
+        bool memoised = u->at[0] == KIN_OP_MEMOIZE && u->at[1] == KIN_OP_REDUCE;
+        if (u->at[0] == KIN_OP_REDUCE || (memoised && kinx_is_unwanted(u))) {
+            u->at += 1 + memoised;
+            u->memo.count += memoised;
+            return kinx_load_reduce_from_stack(u, kinx_depth(u) - depth);
+        }
     }
     PyObject *tuple = kinx_pop_tuple(u, depth);
     return kinx_push(u, tuple);
@@ -437,6 +451,36 @@ static inline int put(kinx_loader *u, size_t index) {
         return 0;
     }
     return kinx_memo_put(memo, index, u->top[-1]);
+}
+
+/* An object that has just been pushed, by the opcode before MEMOIZE. */
+static inline int memoize(kinx_loader *u) {
+    if (u->wanted && kinx_reach(u) > 0 && kinx_is_unwanted(u)) {
+        u->memo.count++;
+        return 0;
+    }
+    return put(u, u->memo.count);
+}
+
+/* Whether the empty container that was just met stands below a mark, and nobody sees it
+ * before that goes; then u->at is behind the mark. */
+static inline bool is_pending(kinx_loader *u, kinx_mark_kind kind) {
+    const uint8_t *at = u->at;
+    if (at < u->end && *at == KIN_OP_MARK) return u->at++, true;
+    if (u->end - at < 2 || at[0] != KIN_OP_MEMOIZE || at[1] != KIN_OP_MARK) return false;
+    if (!u->looked && kind == KINX_MARK_PENDING_DICT && kinx_at_state(u)) kinx_look_ahead(u);
+    if (!kinx_is_unwanted(u)) return false;
+    u->memo.count++;
+    u->at += 2;
+    return true;
+}
+
+static inline int empty_container(kinx_loader *u, kinx_mark_kind kind) {
+    if (!is_pending(u, kind)) {
+        return kinx_push(u, kind == KINX_MARK_PENDING_LIST ? PyList_New(0) : PyDict_New());
+    }
+    *u->top++ = NULL;
+    return push_mark(u, kind);
 }
 
 /* -- The loop -------------------------------------------------------------------------------------------------- */
@@ -660,24 +704,8 @@ static int run(kinx_loader *u) {
             RUN(kinx_load_binstring(u, len));
             continue;
 
-        case KIN_OP_EMPTY_DICT:
-            if (at < end && *at == KIN_OP_MARK) {
-                at++;
-                *top++ = NULL;
-                RUN(push_mark(u, KINX_MARK_PENDING_DICT));
-                continue;
-            }
-            PUSH(PyDict_New());
-            continue;
-        case KIN_OP_EMPTY_LIST:
-            if (at < end && *at == KIN_OP_MARK) {
-                at++;
-                *top++ = NULL;
-                RUN(push_mark(u, KINX_MARK_PENDING_LIST));
-                continue;
-            }
-            PUSH(PyList_New(0));
-            continue;
+        case KIN_OP_EMPTY_DICT: RUN(empty_container(u, KINX_MARK_PENDING_DICT)); continue;
+        case KIN_OP_EMPTY_LIST: RUN(empty_container(u, KINX_MARK_PENDING_LIST)); continue;
         case KIN_OP_EMPTY_SET: PUSH(PySet_New(NULL)); continue;
         case KIN_OP_MARK: {
             bool pairs = top - u->stack > u->fence && PyDict_CheckExact(top[-1]);
@@ -706,7 +734,7 @@ static int run(kinx_loader *u) {
         case KIN_OP_TUPLE3: RUN(make_tuple(u, kinx_depth(u) - 3)); continue;
         case KIN_OP_TUPLE: RUN(load_tuple(u)); continue;
 
-        case KIN_OP_MEMOIZE: RUN(put(u, u->memo.count)); continue;
+        case KIN_OP_MEMOIZE: RUN(memoize(u)); continue;
         case KIN_OP_BINPUT:
             NEED(1);
             len = *at++;
@@ -813,6 +841,8 @@ void kinx_loader_init(kinx_loader *u, kinx_state *st) {
     u->mark_count = u->mark_cap = 0;
     u->fence = 0;
     u->memo = (kinx_memo_table){0};
+    u->looked = false;
+    u->wanted = NULL;
     u->persistent_load = u->buffers = NULL;
     u->encoding = "ASCII";
     u->errors = "strict";
@@ -827,6 +857,8 @@ void kinx_loader_init(kinx_loader *u, kinx_state *st) {
 
 void kinx_loader_fini(kinx_loader *u) {
     kinx_memo_drop(&u->memo);
+    PyMem_Free(u->wanted);
+    u->wanted = NULL;
     Py_CLEAR(u->persistent_load);
     Py_CLEAR(u->buffers);
 }

@@ -6,6 +6,7 @@
  *   load.c          the loop, and what belongs in it: numbers, strings, containers
  *   load_source.c   where the bytes come from, if from a file
  *   load_memo.c     the memo, where it is not simply the next place
+ *   load_ahead.c    what of the memo will be asked for
  *   load_text.c     opcodes with lines of text, and other things of protocol 0
  *   load_global.c   what is named: find_class, extension codes
  *   load_object.c   objects that are called into being, and BUILD
@@ -28,9 +29,10 @@
 
 /* -- What belongs to the module ------------------------------------------------------ */
 
-#define KINX_KEYS 1024  /* a power of two */
-#define KINX_KEY_MAX 32 /* bytes */
-#define KINX_SMALL 256  /* ints below it are at hand */
+#define KINX_KEYS 1024      /* a power of two */
+#define KINX_KEY_MAX 32     /* bytes */
+#define KINX_KEYS_OF_ONE 64 /* a dict with more keys is no record: its keys are its own */
+#define KINX_SMALL 256      /* ints below it are at hand */
 
 /* Strings, interned.  X(name, text) */
 #define KINX_UNPICKLER_STRINGS(X)         \
@@ -72,6 +74,7 @@ typedef struct kinx_unpickler_state {
     PyObject *keys[KINX_KEYS];   /* see keys.c */
 
     PyObject *own_dict; /* borrowed: the module's, which has the state */
+    uint8_t ahead[256]; /* see load_ahead.c */
     getter plain_dict;  /* how classes made by a class statement give __dict__ */
 } kinx_unpickler_state;
 
@@ -140,6 +143,9 @@ typedef struct kinx_loader {
     kinx_mark *desk_marks;
 
     kinx_memo_table memo;
+    bool looked;     /* ahead; then, unless it is NULL: */
+    uint8_t *wanted; /* bits: which of the entries to come will be asked for */
+    size_t wanted_count;
 
     PyObject *persistent_load; /* strong, while loading, or NULL */
     PyObject *buffers;         /* strong, an iterator, or NULL */
@@ -259,6 +265,28 @@ PyObject *kinx_memo_get(const kinx_memo_table *memo, size_t index);
 PyObject *kinx_memo_as_dict(const kinx_memo_table *memo);
 void kinx_memo_drop(kinx_memo_table *memo);
 
+/* -- load_ahead.c -------------------------------------------------------------------------- */
+
+void kinx_ahead_table(uint8_t table[256]);
+/* Look at all that is to come, and fill u->wanted. */
+void kinx_look_ahead(kinx_loader *u);
+
+/* Whether what is memoised next is known never to be asked for. */
+static inline bool kinx_is_unwanted(const kinx_loader *u) {
+    size_t index = u->memo.count;
+    return u->wanted && index < u->wanted_count && !(u->wanted[index / 8] >> index % 8 & 1);
+}
+
+#if PY_VERSION_HEX >= 0x030C0000
+#define KINX_NO_PERSISTENT_LOAD                          \
+    "A load persistent id instruction was encountered, " \
+    "but no persistent_load function was specified."
+#else
+#define KINX_NO_PERSISTENT_LOAD                           \
+    "A load persistent id instruction was encountered,\n" \
+    "but no persistent_load function was specified."
+#endif
+
 /* -- load_text.c: each reads its argument, and pushes -------------------------------------- */
 
 int kinx_load_int(kinx_loader *u);
@@ -302,6 +330,8 @@ int kinx_add_other(kinx_loader *u, Py_ssize_t depth);
 
 /* obj has just been made, by object.__new__. */
 void kinx_note_blank(kinx_loader *u, PyObject *obj);
+/* Whether the next value is the state, or the one for slots, of what was just noted. */
+bool kinx_at_state(const kinx_loader *u);
 /* BUILD with the pairs above `depth` for a state, which is a dict that nobody has seen;
  * the instance is below.  1: done; 0: not to be done in this way; -1. */
 int kinx_build_from_pairs(kinx_loader *u, Py_ssize_t depth);

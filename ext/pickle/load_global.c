@@ -113,16 +113,24 @@ static PyObject *raise_no_attribute(const char *what, PyObject *name, PyObject *
 #define GET_LOCAL "pickle local"
 #endif
 
+/* Whether there is a <locals> among the parts: nobody can find what is in there. */
+static bool has_locals(kinx_unpickler_state *us, PyObject *parts) {
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(parts); i++) {
+        if (PyUnicode_Compare(PyList_GET_ITEM(parts, i), us->str_locals) == 0) return true;
+    }
+    return false;
+}
+
 /* of.a.b.c.  New reference. */
 static PyObject *dotted(kinx_unpickler_state *us, PyObject *of, PyObject *name) {
     PyObject *parts = PyUnicode_Split(name, us->str_dot, -1);
     if (!parts) return NULL;
-    PyObject *obj = Py_NewRef(of);
+    PyObject *obj = NULL;
+    if (has_locals(us, parts)) raise_no_attribute(GET_LOCAL, name, of);
+    else obj = Py_NewRef(of);
     for (Py_ssize_t i = 0; obj && i < PyList_GET_SIZE(parts); i++) {
-        PyObject *part = PyList_GET_ITEM(parts, i), *next = NULL;
-        if (PyUnicode_Compare(part, us->str_locals) == 0) {
-            raise_no_attribute(GET_LOCAL, name, of);
-        } else if (kinx_attribute(obj, part, &next) == 0 && !next) {
+        PyObject *next;
+        if (kinx_attribute(obj, PyList_GET_ITEM(parts, i), &next) == 0 && !next) {
             raise_no_attribute("get", name, of);
         }
         Py_SETREF(obj, next);

@@ -188,6 +188,13 @@ void kinx_note_blank(kinx_loader *u, PyObject *obj) {
     u->blanks[at].foreign = u->foreign;
 }
 
+bool kinx_at_state(const kinx_loader *u) {
+    if (u->blank_count == 0 || kinx_reach(u) < 1) return false;
+    const PyObject *last = u->blanks[(u->blank_count - 1) % KINX_BLANKS].obj;
+    if (u->top[-1] == last) return true;
+    return u->top[-1] == Py_None && kinx_reach(u) > 1 && u->top[-2] == last;
+}
+
 /* Whether obj is blank; it will not be any more.  Instances are made and built like
  * brackets open and close, so that what was made later counts no more either. */
 static bool take_blank(kinx_loader *u, PyObject *obj) {

@@ -1,12 +1,12 @@
 /* Opcodes whose argument is a line of text, as protocol 0 has them, and persistent ids. */
 #include "load.h"
 
-/* A line with `least` bytes before its newline, copied, so that it ends with a zero in
- * place of the newline: a new block, for PyMem_Free.  *len without the newline. */
-static char *copy_line(kinx_loader *u, size_t least, size_t *len) {
+/* A line of at least one byte before its newline, copied, newline and all, so that a zero is
+ * behind it: a new block, for PyMem_Free.  *len without the newline. */
+static char *copy_line(kinx_loader *u, size_t *len) {
     const uint8_t *line;
     if (kinx_read_line(u, &line, len) < 0) return NULL;
-    if (--*len < least) {
+    if (*len < 2) {
         kinx_truncated(u);
         return NULL;
     }
@@ -16,15 +16,20 @@ static char *copy_line(kinx_loader *u, size_t least, size_t *len) {
         return NULL;
     }
     memcpy(copy, line, *len);
-    copy[*len] = '\0';
+    copy[(*len)--] = '\0';
     return copy;
+}
+
+/* Whether a number ended where the line does. */
+static bool is_end(const char *rest) {
+    return *rest == '\n' || *rest == '\0';
 }
 
 static PyObject *int_of(const char *line, size_t len) {
     char *rest;
     errno = 0;
     long n = strtol(line, &rest, 0);
-    if (errno == 0 && *rest == '\0') {
+    if (errno == 0 && is_end(rest)) {
         bool truth = len == 2 && (n == 0 || n == 1); /* 00 and 01 */
         return truth ? PyBool_FromLong(n) : PyLong_FromLong(n);
     }
@@ -36,7 +41,7 @@ static PyObject *int_of(const char *line, size_t len) {
 
 int kinx_load_int(kinx_loader *u) {
     size_t len;
-    char *line = copy_line(u, 1, &len);
+    char *line = copy_line(u, &len);
     if (!line) return -1;
     PyObject *value = int_of(line, len);
     PyMem_Free(line);
@@ -45,7 +50,7 @@ int kinx_load_int(kinx_loader *u) {
 
 int kinx_load_long(kinx_loader *u) {
     size_t len;
-    char *line = copy_line(u, 1, &len);
+    char *line = copy_line(u, &len);
     if (!line) return -1;
     if (line[len - 1] == 'L') line[len - 1] = '\0';
     PyObject *value = PyLong_FromString(line, NULL, 0);
@@ -55,10 +60,10 @@ int kinx_load_long(kinx_loader *u) {
 
 int kinx_load_float(kinx_loader *u) {
     size_t len;
-    char *line = copy_line(u, 1, &len), *rest;
+    char *line = copy_line(u, &len), *rest;
     if (!line) return -1;
     double x = PyOS_string_to_double(line, &rest, PyExc_OverflowError);
-    bool whole = *rest == '\0';
+    bool whole = is_end(rest);
     PyMem_Free(line);
     if (x == -1.0 && PyErr_Occurred()) return -1;
     if (!whole) {
@@ -115,13 +120,21 @@ int kinx_load_unicode(kinx_loader *u) {
 /* -- Persistent ids ------------------------------------------------------------------------ */
 
 static int raise_no_persistent_load(kinx_loader *u) {
-    PyErr_SetString(u->us->error, "A load persistent id instruction was encountered, "
-                                  "but no persistent_load function was specified.");
+    PyErr_SetString(u->us->error, KINX_NO_PERSISTENT_LOAD);
     return -1;
+}
+
+/* Until 3.12, without a function the id was not even read. */
+static bool refuses_at_once(const kinx_loader *u) {
+    return PY_VERSION_HEX < 0x030D0000 && !u->persistent_load;
 }
 
 /* Push what the id stands for.  Steals id. */
 static int load_persistent(kinx_loader *u, PyObject *id) {
+    if (!u->persistent_load) {
+        Py_DECREF(id);
+        return raise_no_persistent_load(u);
+    }
     kinx_foreign_begin(u);
     PyObject *obj = PyObject_CallOneArg(u->persistent_load, id);
     kinx_foreign_end(u);
@@ -130,7 +143,7 @@ static int load_persistent(kinx_loader *u, PyObject *id) {
 }
 
 int kinx_load_persid(kinx_loader *u) {
-    if (!u->persistent_load) return raise_no_persistent_load(u);
+    if (refuses_at_once(u)) return raise_no_persistent_load(u);
     const uint8_t *line;
     size_t len;
     if (kinx_read_line(u, &line, &len) < 0) return -1;
@@ -143,7 +156,7 @@ int kinx_load_persid(kinx_loader *u) {
 }
 
 int kinx_load_binpersid(kinx_loader *u) {
-    if (!u->persistent_load) return raise_no_persistent_load(u);
+    if (refuses_at_once(u)) return raise_no_persistent_load(u);
     if (kinx_reach(u) < 1) return kinx_underflow(u);
     return load_persistent(u, *--u->top);
 }
@@ -153,7 +166,7 @@ int kinx_load_binpersid(kinx_loader *u) {
 /* A line that is a decimal number.  -1 with an exception, or for a number below zero. */
 static Py_ssize_t read_index(kinx_loader *u) {
     size_t len;
-    char *line = copy_line(u, 1, &len);
+    char *line = copy_line(u, &len);
     if (!line) return -1;
     PyObject *number = PyLong_FromString(line, NULL, 10);
     PyMem_Free(line);

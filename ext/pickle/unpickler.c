@@ -291,9 +291,7 @@ static PyMethodDef unpickler_methods[] = {
  * refuses, and the attribute can be taken away again. */
 #if PY_VERSION_HEX >= 0x030D0000
 static PyObject *refuse_persistent_load(PyObject *self, PyObject *pid) {
-    PyErr_SetString(((unpickler_object *)self)->u.us->error,
-                    "A load persistent id instruction was encountered, "
-                    "but no persistent_load function was specified.");
+    PyErr_SetString(((unpickler_object *)self)->u.us->error, KINX_NO_PERSISTENT_LOAD);
     return NULL;
 }
 
@@ -513,6 +511,7 @@ static int fill_state(kinx_unpickler_state *us, PyObject *module) {
     if (!kinx_import(&us->error, "_pickle", "UnpicklingError")) return -1;
     if (!kinx_import(&us->import, "builtins", "__import__")) return -1;
     us->own_dict = PyModule_GetDict(module);
+    kinx_ahead_table(us->ahead);
     return find_plain_dict(us);
 }
 
