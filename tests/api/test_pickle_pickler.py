@@ -1,5 +1,6 @@
 """kinfolk.pickle as a pickle module: its functions, its classes, what they write."""
 
+import io
 import os
 import pathlib
 import pickletools
