@@ -56,6 +56,11 @@ static int learn_from(kinx_by_value *bv, const char *module_name, bool *known) {
 }
 
 int kinx_learn_late_types(kinx_by_value *bv) {
+    if (bv->typing_known && bv->dataclasses_known) return 0;
+    /* Asked for each instance: a module has come only if there are more, or fewer. */
+    Py_ssize_t modules = PyDict_GET_SIZE(PyImport_GetModuleDict());
+    if (modules == bv->modules_seen) return 0;
+    bv->modules_seen = modules;
     if (!bv->typing_known && learn_from(bv, "typing", &bv->typing_known) < 0) return -1;
     if (bv->dataclasses_known) return 0;
     return learn_from(bv, "dataclasses", &bv->dataclasses_known);
@@ -78,11 +83,16 @@ PyObject *kinx_reduce_by_value(kinx_pickler *p, PyObject *obj) {
     if (slot->python) return reduce_in_python(p, slot->python, obj);
     if (PyType_Check(obj)) return kinx_reduce_class(p, obj);
     if (PyModule_Check(obj)) return kinx_reduce_module(p, obj);
+    /* Is it of a type that had not come up before? */
+    if (kinx_learn_late_types(p->st->by_value) < 0) return NULL;
+    slot = slot_for(p->st->by_value, Py_TYPE(obj));
+    if (slot->python) return reduce_in_python(p, slot->python, obj);
     Py_RETURN_NOTIMPLEMENTED;
 }
 
 bool kinx_has_reducer(kinx_state *st, PyTypeObject *type) {
     if (!st->by_value) return false;
+    if (kinx_learn_late_types(st->by_value) < 0) PyErr_Clear(); /* the next sending tries again */
     const kinx_reducer_slot *slot = slot_for(st->by_value, type);
     return slot->reduce || slot->python;
 }

@@ -56,6 +56,16 @@ PyObject *kinx_make_attribute(PyObject *self, PyObject *const *args, Py_ssize_t 
     return found;
 }
 
+/* What a class has in its __dict__, which asking for the attribute need not give. */
+PyObject *kinx_make_descriptor(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
+    if (!kinx_takes(self, "_descriptor", nargs, 2)) return NULL;
+    if (!PyType_Check(args[0])) return raise_damaged("_descriptor", "a class and a name");
+    PyObject *dict = kinx_type_dict((PyTypeObject *)args[0]);
+    PyObject *found = dict ? PyObject_GetItem(dict, args[1]) : NULL;
+    Py_XDECREF(dict);
+    return found;
+}
+
 /* An importable module, also as the home of functions defined in it. */
 PyObject *kinx_make_module(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
     return kinx_takes(self, "_module", nargs, 1) ? kinx_import_module(args[0]) : NULL;
@@ -64,7 +74,8 @@ PyObject *kinx_make_module(PyObject *self, PyObject *const *args, Py_ssize_t nar
 /* A fresh module, in no table, whose globals the functions sent together share.  The arguments:
  * the few globals that say which module it stands for, None for those that it has not. */
 PyObject *kinx_make_home(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
-    if (nargs > KINX_HOME_NAMES && !kinx_takes(self, "_home", nargs, KINX_HOME_NAMES)) return NULL;
+    Py_ssize_t most = nargs < KINX_HOME_NAMES ? nargs : KINX_HOME_NAMES;
+    if (!kinx_takes(self, "_home", nargs, most)) return NULL;
     kinx_by_value *bv = kinx_by_value_of(self);
     PyObject *home = PyModule_NewObject(bv->half_made);
     if (!home) return NULL;

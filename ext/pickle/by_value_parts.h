@@ -124,6 +124,7 @@ typedef struct kinx_reducer_slot {
     X(fill_class)         \
     X(type_variable)      \
     X(attribute)          \
+    X(descriptor)         \
     X(view)
 
 typedef enum kinx_maker {
@@ -145,6 +146,7 @@ typedef struct kinx_by_value_state {
     kinx_reducer_slot slots[KINX_BV_SLOTS];
     PyObject *module; /* borrowed: it owns this */
     bool typing_known, dataclasses_known;
+    Py_ssize_t modules_seen; /* how many there were when they were last looked for */
 } kinx_by_value;
 
 static inline kinx_by_value *kinx_by_value_of(PyObject *module) {

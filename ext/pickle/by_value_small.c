@@ -169,11 +169,15 @@ static PyObject *reduce_mapping_proxy(kinx_pickler *p, PyObject *proxy) {
 }
 
 static PyObject *reduce_dict_view(kinx_pickler *p, PyObject *view) {
+    PyTypeObject *type = Py_TYPE(view), *owner = &PyDict_Type;
+    if (type == &PyODictKeys_Type || type == &PyODictValues_Type || type == &PyODictItems_Type) {
+        owner = &PyODict_Type;
+    }
     const char *name = "items";
-    if (Py_IS_TYPE(view, &PyDictKeys_Type)) name = "keys";
-    else if (Py_IS_TYPE(view, &PyDictValues_Type)) name = "values";
+    if (type == &PyDictKeys_Type || type == &PyODictKeys_Type) name = "keys";
+    else if (type == &PyDictValues_Type || type == &PyODictValues_Type) name = "values";
     PyObject *mapping = behind(view);
-    PyObject *maker = mapping ? PyObject_GetAttrString((PyObject *)&PyDict_Type, name) : NULL;
+    PyObject *maker = mapping ? PyObject_GetAttrString((PyObject *)owner, name) : NULL;
     if (!maker) return NULL;
     PyObject *reduced = plainly(maker, PyTuple_Pack(1, mapping), NULL);
     Py_DECREF(maker);
@@ -207,6 +211,26 @@ static PyObject *reduce_view(kinx_pickler *p, PyObject *view) {
     Py_XDECREF(format);
     Py_XDECREF(shape);
     return kinx_reduction(p->st->by_value, KINX_MAKER_view, args, NULL, KINX_NO_FILLER);
+}
+
+/* -- Things that stand somewhere ---------------------------------------------------------------- */
+
+/* A getset of a class made in C; the class has it, though asking it may give something else. */
+static PyObject *reduce_getset(kinx_pickler *p, PyObject *descriptor) {
+    PyObject *cls = (PyObject *)PyDescr_TYPE(descriptor), *name = PyDescr_NAME(descriptor);
+    PyObject *args = PyTuple_Pack(2, cls, name);
+    return kinx_reduction(p->st->by_value, KINX_MAKER_descriptor, args, NULL, KINX_NO_FILLER);
+}
+
+/* The standard streams are the receiver's own; any other file is refused. */
+static PyObject *reduce_stream(kinx_pickler *p, PyObject *stream) {
+    static const char *const names[] = {"stdout", "stderr", "__stdout__", "__stderr__"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (PySys_GetObject(names[i]) != stream) continue;
+        PyObject *args = Py_BuildValue("ss", "sys", names[i]);
+        return kinx_reduction(p->st->by_value, KINX_MAKER_attribute, args, NULL, KINX_NO_FILLER);
+    }
+    Py_RETURN_NOTIMPLEMENTED;
 }
 
 /* -- Weak collections ------------------------------------------------------------------------ */
@@ -251,11 +275,17 @@ int kinx_add_small_reducers(kinx_by_value *bv) {
         {&PyClassMethod_Type, reduce_wrapped},     {&PyStaticMethod_Type, reduce_wrapped},
         {&PyDictProxy_Type, reduce_mapping_proxy}, {&PyDictKeys_Type, reduce_dict_view},
         {&PyDictValues_Type, reduce_dict_view},    {&PyDictItems_Type, reduce_dict_view},
+        {&PyODictKeys_Type, reduce_dict_view},     {&PyODictValues_Type, reduce_dict_view},
+        {&PyODictItems_Type, reduce_dict_view},    {&PyGetSetDescr_Type, reduce_getset},
         {&PyMemoryView_Type, reduce_view},
     };
     for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
         if (kinx_add_reducer(bv, (PyObject *)own[i].type, own[i].reduce, NULL) < 0) return -1;
     }
+    PyObject *stream_type = NULL;
+    int err = add_of_module(bv, &stream_type, "_io", "TextIOWrapper", reduce_stream);
+    Py_XDECREF(stream_type);
+    if (err < 0) return -1;
     PyObject *lru_cache_type = NULL; /* functools.py calls the type of its wrappers so */
     if (add_of_module(bv, &lru_cache_type, "functools", "_lru_cache_wrapper", reduce_lru_cache) <
         0) {

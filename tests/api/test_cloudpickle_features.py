@@ -386,7 +386,6 @@ def test_methods_of_every_kind(travels):
     )
 
 
-@pytest.mark.xfail(strict=False, reason="to come with by value in C")
 def test_members_and_getsets(travels):
     travels(
         """
@@ -558,7 +557,6 @@ def test_named_tuples_and_typed_dicts(travels):
     )
 
 
-@pytest.mark.xfail(strict=False, reason="to come with by value in C")
 def test_generics_and_type_hints(travels):
     travels(
         """

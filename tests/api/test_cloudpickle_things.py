@@ -139,7 +139,6 @@ def test_views_of_dicts(travels):
     )
 
 
-@pytest.mark.xfail(strict=False, reason="to come with by value in C")
 def test_views_of_ordered_dicts(travels):
     travels(
         """
@@ -170,7 +169,6 @@ def test_weak_sets(travels):
     )
 
 
-@pytest.mark.xfail(strict=False, reason="to come with by value in C")
 def test_standard_streams(travels):
     travels(
         """
