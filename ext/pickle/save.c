@@ -110,7 +110,7 @@ int kinx_remember(kinx_pickler *p, PyObject *obj, bool sole) {
     return 0;
 }
 
-int kinx_refer(kinx_pickler *p, size_t index) {
+static inline int refer(kinx_pickler *p, size_t index) {
     if (p->protocol < 1) return kinx_put_text(p, "g%zu\n", index);
     RESERVE(p, 5);
     if (index < 256) {
@@ -121,6 +121,10 @@ int kinx_refer(kinx_pickler *p, size_t index) {
         p->out.at = kin_store4(p->out.at, (uint32_t)index);
     }
     return 0;
+}
+
+int kinx_refer(kinx_pickler *p, size_t index) {
+    return refer(p, index);
 }
 
 int kinx_save_met_again(kinx_pickler *p, PyObject *obj, bool sole, int pops) {
@@ -252,7 +256,7 @@ static inline int put_str(kinx_pickler *p, PyObject *obj) {
 static inline int save_str(kinx_pickler *p, PyObject *obj, bool sole) {
     if (!sole) {
         Py_ssize_t index = kinx_memo_find(&p->memo, obj);
-        if (index >= 0) return kinx_refer(p, (size_t)index);
+        if (index >= 0) return refer(p, (size_t)index);
     }
     if (put_str(p, obj) < 0) return -1;
     return kinx_remember(p, obj, sole);
@@ -591,14 +595,27 @@ static void fast_leave(kinx_pickler *p, PyObject *obj) {
     PyErr_Restore(type, value, traceback);
 }
 
-static int save_guarded(kinx_pickler *p, PyObject *obj, bool sole,
-                        int (*save_kind)(kinx_pickler *, PyObject *, bool)) {
-    if (p->fast && fast_enter(p, obj) < 0) {
+static int save_unguarded(kinx_pickler *p, PyObject *obj, bool sole) {
+    if (PyByteArray_CheckExact(obj)) return save_bytearray(p, obj, sole);
+    if (Py_IS_TYPE(obj, &PyPickleBuffer_Type)) return save_picklebuffer(p, obj, sole);
+    return kinx_save_other(p, obj, sole);
+}
+
+static int save_in_fast_mode(kinx_pickler *p, PyObject *obj, bool sole) {
+    PyTypeObject *type = Py_TYPE(obj);
+    int (*save_kind)(kinx_pickler *, PyObject *, bool) = type == &PyDict_Type   ? save_dict
+                                                         : type == &PyList_Type ? save_list
+                                                         : type == &PySet_Type  ? save_set
+                                                         : type == &PyFrozenSet_Type
+                                                             ? save_frozenset
+                                                             : NULL;
+    if (!save_kind) return save_unguarded(p, obj, sole);
+    if (fast_enter(p, obj) < 0) {
         p->fast_depth--;
         return -1;
     }
     int err = save_kind(p, obj, sole);
-    if (p->fast) fast_leave(p, obj);
+    fast_leave(p, obj);
     return err;
 }
 
@@ -633,14 +650,13 @@ static int save_persistent(kinx_pickler *p, PyObject *obj) {
 
 static int save_container(kinx_pickler *p, PyObject *obj, bool sole) {
     PyTypeObject *type = Py_TYPE(obj);
-    if (type == &PyDict_Type) return save_guarded(p, obj, sole, save_dict);
-    if (type == &PyList_Type) return save_guarded(p, obj, sole, save_list);
     if (type == &PyTuple_Type) return save_tuple(p, obj, sole);
-    if (type == &PySet_Type) return save_guarded(p, obj, sole, save_set);
-    if (type == &PyFrozenSet_Type) return save_guarded(p, obj, sole, save_frozenset);
-    if (type == &PyByteArray_Type) return save_bytearray(p, obj, sole);
-    if (type == &PyPickleBuffer_Type) return save_picklebuffer(p, obj, sole);
-    return kinx_save_other(p, obj, sole);
+    if (KINX_UNLIKELY(p->fast)) return save_in_fast_mode(p, obj, sole);
+    if (type == &PyDict_Type) return save_dict(p, obj, sole);
+    if (type == &PyList_Type) return save_list(p, obj, sole);
+    if (type == &PySet_Type) return save_set(p, obj, sole);
+    if (type == &PyFrozenSet_Type) return save_frozenset(p, obj, sole);
+    return save_unguarded(p, obj, sole);
 }
 
 /* What is remembered is fetched, bytes are written; containers and the rest are a level deeper. */
