@@ -9,6 +9,7 @@ C pickle (or cloudpickle), both at protocol 5.
 """
 
 import argparse
+import ctypes
 import gc
 import math
 import os
@@ -83,6 +84,18 @@ def how_many(function, *arguments):
         count *= 2
         took = calls(function, arguments, count)
     return max(1, int(count * ROUND / took))
+
+
+def keep_pages():
+    """Have malloc keep what it has: else a large result is measured by whether its pages had gone
+    back to the system, which depends on who came before."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(M_TRIM_THRESHOLD, 1 << 30)
+        libc.mallopt(M_MMAP_THRESHOLD, 1 << 25)
+
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
 def ratio(theirs, ours):
@@ -226,7 +239,7 @@ def print_table(title, heads, rows, markdown):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("words", nargs="*", metavar="WORD", help="only cases with one of these")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--markdown", action="store_true")
     parser.add_argument("--no-gc", action="store_true", help="with the collector off")
     parser.add_argument("--send-classes", help=argparse.SUPPRESS)
@@ -236,6 +249,7 @@ def main():
         return
     if options.no_gc:
         gc.disable()
+    keep_pages()
     names = [
         name
         for name in pickle_cases.CASES
