@@ -146,6 +146,12 @@ static PyObject *module_of_function(struct kinx_pickler_state *ps, PyObject *fun
     return is_library_file(ps, file) || is_frozen_file(file) ? name : NULL;
 }
 
+bool kinx_is_function_of(kinx_pickler *p, PyObject *function, const char *module_name) {
+    if (Py_TYPE(function) != &PyFunction_Type) return false;
+    PyObject *found = module_of_function(p->ps, function);
+    return found && PyUnicode_CompareWithASCIIString(found, module_name) == 0;
+}
+
 static bool is_method_of_c(PyObject *hook) {
     PyTypeObject *type = Py_TYPE(hook);
     return type == &PyMethodDescr_Type || type == &PyWrapperDescr_Type ||
@@ -177,10 +183,7 @@ static bool asks_nobody(PyTypeObject *type) {
 /* May a class of the user's have inherited that? */
 static bool is_safe_to_inherit(kinx_pickler *p, PyObject *hook) {
     if (is_method_of_c(hook)) return asks_nobody(((PyDescrObject *)hook)->d_type);
-    if (Py_TYPE(hook) != &PyFunction_Type) return false;
-    PyObject *module = module_of_function(p->ps, hook);
-    return module && (PyUnicode_CompareWithASCIIString(module, "enum") == 0 ||
-                      PyUnicode_CompareWithASCIIString(module, "collections") == 0);
+    return kinx_is_function_of(p, hook, "enum") || kinx_is_function_of(p, hook, "collections");
 }
 
 bool kinx_hooks_are_library(kinx_pickler *p, PyTypeObject *type) {

@@ -15,6 +15,8 @@ PyObject *kinx_found_attr(PyTypeObject *type, PyObject *name);
 bool kinx_asks_in_the_standard_way(PyTypeObject *type);
 /* Is the class the library's own, or kinfolk's? */
 bool kinx_is_library_type(kinx_pickler *p, PyTypeObject *type);
+/* Is it Python code of that module of the library's?  One of those that were looked at. */
+bool kinx_is_function_of(kinx_pickler *p, PyObject *function, const char *module_name);
 /* Is whatever `type` has to say about pickling in the library's hands, all the way down? */
 bool kinx_hooks_are_library(kinx_pickler *p, PyTypeObject *type);
 /* Has an instance attributes of its own in place of its class's, which the library might call? */

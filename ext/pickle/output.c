@@ -30,13 +30,17 @@ static kin_err move_to_bytes(kin_writer *w, kinx_output *out, size_t used, size_
     return 0;
 }
 
-/* Twice the room each time; for something large, just what it needs: it is the last one
- * as a rule. */
+/* What comes behind something large: a few opcodes, mostly. */
+enum { ROOM_BEHIND = 1024 };
+
+/* Twice the room each time, less when it is much; for something large what it needs: it is the
+ * last one as a rule. */
 static kin_err grow(kin_writer *w, size_t need) {
     kinx_output *out = output_of(w);
     size_t used = (size_t)(w->at - w->start), room = (size_t)(w->end - w->start);
     if (used + need > (size_t)PY_SSIZE_T_MAX - 64) return -ENOMEM;
-    room = need > room ? used + need + 64 : 2 * room;
+    size_t more = room < (1u << 18) ? room : room / 4;
+    room = need > more ? used + need + ROOM_BEHIND : room + more;
     if (!out->bytes) return move_to_bytes(w, out, used, room);
     if (_PyBytes_Resize(&out->bytes, (Py_ssize_t)room) < 0) {
         set_buffer(w, NULL, 0, 0);
@@ -146,6 +150,12 @@ PyObject *kinx_output_take(kinx_output *out) {
     if (!out->bytes) return PyBytes_FromStringAndSize((char *)w->start, len);
     PyObject *bytes = out->bytes;
     out->bytes = NULL;
+    if (w->limit - w->at <= ROOM_BEHIND) {
+        /* Not worth moving: the room stays the object's. */
+        Py_SET_SIZE(bytes, len);
+        PyBytes_AS_STRING(bytes)[len] = 0;
+        return bytes;
+    }
     _PyBytes_Resize(&bytes, len); /* NULL if that fails, which raises */
     return bytes;
 }

@@ -174,31 +174,48 @@ static size_t utf8_len(PyObject *str) {
     }
 }
 
-/* Lone surrogates as if they were characters, as unpicklers decode them. */
+/* One character of more than 7 bits; lone surrogates as if they were characters, as
+ * unpicklers decode them. */
+static inline uint8_t *store_char(uint8_t *at, Py_UCS4 c) {
+    if (c < 0x800) {
+        *at++ = (uint8_t)(0xc0 | c >> 6);
+    } else {
+        if (c < 0x10000) {
+            *at++ = (uint8_t)(0xe0 | c >> 12);
+        } else {
+            *at++ = (uint8_t)(0xf0 | c >> 18);
+            *at++ = (uint8_t)(0x80 | (c >> 12 & 0x3f));
+        }
+        *at++ = (uint8_t)(0x80 | (c >> 6 & 0x3f));
+    }
+    *at++ = (uint8_t)(0x80 | (c & 0x3f));
+    return at;
+}
+
+#define STORE_CHARS(at, type, data, count)     \
+    for (Py_ssize_t i = 0; i < (count); i++) { \
+        Py_UCS4 c = ((const type *)(data))[i]; \
+        if (c < 0x80) *(at)++ = (uint8_t)c;    \
+        else (at) = store_char(at, c);         \
+    }
+
 static uint8_t *store_utf8(uint8_t *at, PyObject *str) {
     Py_ssize_t count = PyUnicode_GET_LENGTH(str);
-    int kind = (int)PyUnicode_KIND(str);
     const void *data = PyUnicode_DATA(str);
-    for (Py_ssize_t i = 0; i < count; i++) {
-        Py_UCS4 c = PyUnicode_READ(kind, data, i);
-        if (c < 0x80) {
-            *at++ = (uint8_t)c;
-            continue;
-        }
-        if (c < 0x800) {
-            *at++ = (uint8_t)(0xc0 | c >> 6);
-        } else {
-            if (c < 0x10000) {
-                *at++ = (uint8_t)(0xe0 | c >> 12);
-            } else {
-                *at++ = (uint8_t)(0xf0 | c >> 18);
-                *at++ = (uint8_t)(0x80 | (c >> 12 & 0x3f));
-            }
-            *at++ = (uint8_t)(0x80 | (c >> 6 & 0x3f));
-        }
-        *at++ = (uint8_t)(0x80 | (c & 0x3f));
+    switch (PyUnicode_KIND(str)) {
+    case PyUnicode_1BYTE_KIND: STORE_CHARS(at, Py_UCS1, data, count) break;
+    case PyUnicode_2BYTE_KIND: STORE_CHARS(at, Py_UCS2, data, count) break;
+    default: STORE_CHARS(at, Py_UCS4, data, count) break;
     }
     return at;
+}
+
+/* The UTF-8 form that the string has with it, if somebody has asked for it; else NULL. */
+static const char *kept_utf8(PyObject *str, size_t *len) {
+    if (!PyUnicode_IS_COMPACT(str)) return NULL;
+    const PyCompactUnicodeObject *compact = (PyCompactUnicodeObject *)str;
+    *len = (size_t)compact->utf8_length;
+    return compact->utf8;
 }
 
 static int raise_too_large(const char *what) {
@@ -208,10 +225,13 @@ static int raise_too_large(const char *what) {
 }
 
 static int put_wide_str(kinx_pickler *p, PyObject *obj) {
-    size_t len = utf8_len(obj);
+    size_t len;
+    const char *kept = kept_utf8(obj, &len);
+    if (!kept) len = utf8_len(obj);
     uint8_t head[9];
     size_t head_len = (size_t)(kin_store_str_head(head, len, p->out.protocol) - head);
     if (len > UINT32_MAX && p->protocol < 4) return raise_too_large("string");
+    if (kept) return put_payload(p, obj, head, head_len, kept, len);
     if (len < KIN_LARGE_PAYLOAD) {
         RESERVE(p, head_len + len);
         memcpy(p->out.at, head, head_len);
@@ -547,6 +567,15 @@ static int save_tuple_parts(kinx_pickler *p, PyObject *obj) {
         }
     }
     return 0;
+}
+
+int kinx_save_tuple_of(kinx_pickler *p, PyObject *tuple) {
+    static const kin_opcode short_ops[] = {KIN_OP_EMPTY_TUPLE, KIN_OP_TUPLE1, KIN_OP_TUPLE2,
+                                           KIN_OP_TUPLE3};
+    Py_ssize_t count = PyTuple_GET_SIZE(tuple);
+    if (count > 3 && put_op(p, KIN_OP_MARK) < 0) return -1;
+    if (save_tuple_parts(p, tuple) < 0) return -1;
+    return put_op(p, count > 3 ? KIN_OP_TUPLE : short_ops[count]);
 }
 
 /* A tuple is remembered when it is complete, for only then is it there to be fetched.

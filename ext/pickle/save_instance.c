@@ -25,6 +25,7 @@ struct kinx_plan {
     PyTypeObject *type; /* borrowed: the version says whether it is still the same */
     unsigned version;
     bool plain, library, has_dict;
+    bool named_tuple; /* plain, but for the items, which are the arguments of __new__ */
     Py_ssize_t slot_count;
     slot *slots;
 };
@@ -57,11 +58,22 @@ static bool is_made_in_python(PyTypeObject *type, Py_ssize_t slot_count) {
     return type->tp_itemsize == 0 && type->tp_basicsize <= size;
 }
 
-static bool says_nothing_of_pickling(kinx_pickler *p, PyTypeObject *type) {
+/* A tuple made by collections.namedtuple or typing.NamedTuple: its __getnewargs__ gives the items. */
+static bool is_named_tuple(kinx_pickler *p, PyTypeObject *type) {
+    if (!PyType_HasFeature(type, Py_TPFLAGS_TUPLE_SUBCLASS)) return false;
+    PyObject *hook = kinx_found_attr(type, p->ps->names.__getnewargs__);
+    PyObject *iterator = kinx_found_attr(type, p->ps->names.__iter__);
+    return hook && kinx_is_function_of(p, hook, "collections") && iterator &&
+           Py_TYPE(iterator) == &PyWrapperDescr_Type;
+}
+
+/* But for __getnewargs__, if it is that of named tuples. */
+static bool says_nothing_of_pickling(kinx_pickler *p, PyTypeObject *type, bool named_tuple) {
     PyObject *names[] = {p->ps->names.__reduce_ex__,     p->ps->names.__reduce__,
                          p->ps->names.__getstate__,      p->ps->names.__getnewargs__,
                          p->ps->names.__getnewargs_ex__, p->ps->names.__class__};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (named_tuple && names[i] == p->ps->names.__getnewargs__) continue;
         if (kinx_found_attr(type, names[i])) return false;
     }
     PyObject *dict = kinx_found_attr(type, p->ps->names.__dict__);
@@ -122,8 +134,9 @@ static int look_inside(kinx_pickler *p, PyTypeObject *type, struct kinx_plan *pl
     int err = PyList_CheckExact(names) ? read_slots(type, names, plan, &all_slots) : 0;
     /* A name that is no slot any more, but a property, is asked for: the user's code. */
     if (!all_slots) plan->library = false;
-    plan->plain = all_slots && says_nothing_of_pickling(p, type) &&
-                  is_made_in_python(type, PyList_GET_SIZE(names));
+    plan->named_tuple = all_slots && is_named_tuple(p, type);
+    plan->plain = all_slots && says_nothing_of_pickling(p, type, plan->named_tuple) &&
+                  (plan->named_tuple || is_made_in_python(type, PyList_GET_SIZE(names)));
     Py_DECREF(names);
     return err;
 }
@@ -254,10 +267,13 @@ static int save_state(kinx_pickler *p, PyObject *obj, const contents *c) {
     return kinx_put_op(p, KIN_OP_BUILD);
 }
 
-/* cls.__new__(cls) */
-static int save_new(kinx_pickler *p, PyObject *obj) {
+/* cls.__new__(cls), with the items of a named tuple behind it */
+static int save_new(kinx_pickler *p, PyObject *obj, bool named_tuple) {
     if (kinx_save(p, (PyObject *)Py_TYPE(obj)) < 0)
         return kinx_trail(p, obj, KINX_STEP_CLASS, NULL);
+    if (named_tuple) {
+        return kinx_save_tuple_of(p, obj) < 0 ? -1 : kinx_put_op(p, KIN_OP_NEWOBJ);
+    }
     kin_err err = kin_reserve(&p->out, 2);
     if (err < 0) return kinx_raise_writer(err);
     *p->out.at++ = KIN_OP_EMPTY_TUPLE;
@@ -294,6 +310,7 @@ int kinx_save_instance(kinx_pickler *p, PyObject *obj, bool sole) {
     if (!plan) return -1;
     if (!plan->plain || (p->by_value && kinx_has_reducer(p->st, type))) return 0;
     contents c;
+    bool named_tuple = plan->named_tuple;
     if (contents_init(&c, obj, plan) < 0) return -1;
     int done = p->bare || !c.dict ? 0 : has_own_hook(p, c.dict);
     if (done) {
@@ -303,7 +320,7 @@ int kinx_save_instance(kinx_pickler *p, PyObject *obj, bool sole) {
     PyObject *reducer = kinx_registered_reducer(p, type);
     if (reducer) {
         Py_DECREF(reducer);
-    } else if (p->restart || PyErr_Occurred() || save_new(p, obj) < 0) {
+    } else if (p->restart || PyErr_Occurred() || save_new(p, obj, named_tuple) < 0) {
         done = -1;
     } else {
         /* A class by value may lead to its own instance. */
