@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """kinfolk's Unpickler on hostile bytes, beside the standard library's.
 
     make fuzz-python                        build with coverage and ASan, and run for a minute
