@@ -13,7 +13,6 @@ import sys
 import textwrap
 
 import pickle_travel
-import pytest
 
 import kinfolk.pickle as kpickle
 

@@ -228,9 +228,7 @@ def test_out_of_band(made, keep):
         standard = pickle.dumps(thing, 5, buffer_callback=callback_into(theirs))
         written = kpickle.dumps(thing, 5, buffer_callback=callback_into(ours))
         assert [id(buffer) for buffer in ours] == [id(buffer) for buffer in theirs]
-        left_out = [
-            buffer for at, buffer in enumerate(theirs) if not keep[at % len(keep)]
-        ]
+        left_out = [buffer for at, buffer in enumerate(theirs) if not keep[at % len(keep)]]
         for data in (standard, written):
             pickletools.dis(data, out=io.StringIO())
             for loads in (pickle.loads, kpickle.loads):

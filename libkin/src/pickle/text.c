@@ -255,7 +255,7 @@ static double to_double(char *text, size_t room) {
     size_t len = strlen(local);
     if (point && strcmp(local, ".") != 0 && strlen(text) + len < room) {
         memmove(point + len, point + 1, strlen(point + 1) + 1);
-        memcpy(point, local, len);
+        while (*local) *point++ = *local++;
     }
     return strtod(text, NULL);
 }
