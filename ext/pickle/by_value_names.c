@@ -253,40 +253,47 @@ PyObject *kinx_code_from(kinx_by_value *bv, PyObject *data) {
 
 /* -- Submodules ---------------------------------------------------------------------------- */
 
-/* The submodule of `module` called `name`, if it is loaded and its attribute.  Borrowed. */
-static PyObject *submodule(PyObject *module, PyObject *full, PyObject *name) {
-    PyObject *found = kinx_loaded_module(full);
-    if (!found || !PyModule_CheckExact(found)) return NULL;
+/* The attribute `name` of `module`, if it is a module.  Borrowed. */
+static PyObject *module_in(PyObject *module, PyObject *name) {
     PyObject *dict = kinx_module_dict(module);
-    return dict && PyDict_GetItemWithError(dict, name) == found ? found : NULL;
+    PyObject *found = dict ? PyDict_GetItemWithError(dict, name) : NULL;
+    return found && PyModule_CheckExact(found) ? found : NULL;
 }
 
-static int follow(PyObject *module, PyObject *names, PyObject *found) {
+static int follow(PyObject *module, PyObject *names, PyObject *found);
+
+/* Add the submodule of `module` called `name`, and what is in it, if importing its full name
+ * gives `next`, which is the attribute. */
+static int follow_into(PyObject *module, PyObject *name, PyObject *next, PyObject *names,
+                       PyObject *found) {
     PyObject *own = PyModule_GetNameObject(module);
     if (!own) { /* one that has lost its name */
         PyErr_Clear();
         return 0;
     }
+    PyObject *full = PyUnicode_FromFormat("%U.%U", own, name);
+    Py_DECREF(own);
+    if (!full) return -1;
+    int err = 0;
+    if (kinx_loaded_module(full) == next) {
+        err = PySequence_Contains(found, full);
+        if (err == 0) err = PyList_Append(found, full) < 0 ? -1 : follow(next, names, found);
+    } else if (PyErr_Occurred()) {
+        err = -1;
+    }
+    Py_DECREF(full);
+    return err < 0 ? -1 : 0;
+}
+
+static int follow(PyObject *module, PyObject *names, PyObject *found) {
     int err = 0;
     for (Py_ssize_t i = 0; err == 0 && i < PyTuple_GET_SIZE(names); i++) {
-        PyObject *full = PyUnicode_FromFormat("%U.%U", own, PyTuple_GET_ITEM(names, i));
-        if (!full) {
-            err = -1;
-            break;
-        }
-        PyObject *next = submodule(module, full, PyTuple_GET_ITEM(names, i));
-        Py_XINCREF(next);
-        if (next) err = PySequence_Contains(found, full);
+        PyObject *name = PyTuple_GET_ITEM(names, i);
+        PyObject *next = Py_XNewRef(module_in(module, name));
+        if (next) err = follow_into(module, name, next, names, found);
         else if (PyErr_Occurred()) err = -1;
-        if (next && err == 0) {
-            err = PyList_Append(found, full);
-            if (err == 0) err = follow(next, names, found);
-        }
-        if (err > 0) err = 0;
         Py_XDECREF(next);
-        Py_DECREF(full);
     }
-    Py_DECREF(own);
     return err;
 }
 
