@@ -6,6 +6,9 @@ wide a character is.  Plain text is the same lines without the styles.
 
 The columns: the tree itself, the types, the sizes, how each part travels, and a
 few words on that.  The last is wrapped, the others are cut to fit.
+
+It is in a folder of its own because it needs rich: every file of the package itself
+can be imported without.
 """
 
 import io
@@ -15,8 +18,8 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
-from . import _explain
-from ._explain import (
+from .. import _explain
+from .._explain import (
     ABOVE,
     BESIDE,
     BY_NAME,
