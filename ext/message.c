@@ -131,7 +131,7 @@ const uint8_t *kinx_message_flat(const kinx_message *message, uint8_t *scratch, 
 
 /* What comes to lie in a blob besides the pickle, and how long it all is. */
 typedef struct layout {
-    kinx_blob_head head;
+    kin_message_head head;
     Py_buffer *views; /* of the buffers; NULL if there are none */
     uint64_t len;
 } layout;
@@ -158,7 +158,7 @@ static int open_views(layout *lay, PyObject *buffers) {
 }
 
 static int layout_init(layout *lay, const kinx_message *message) {
-    *lay = (layout){.head = {.format = KINX_BLOB_FORMAT, .pickle_len = pickle_len(message)}};
+    *lay = (layout){.head = {.format = KIN_MESSAGE_FORMAT, .pickle_len = pickle_len(message)}};
     if (message->buffers && open_views(lay, message->buffers) < 0) {
         layout_fini(lay);
         return -1;
@@ -166,7 +166,7 @@ static int layout_init(layout *lay, const kinx_message *message) {
     uint32_t count = lay->head.buffer_count;
     lay->len = sizeof lay->head + count * sizeof(uint64_t) + lay->head.pickle_len;
     for (uint32_t i = 0; i < count; i++) {
-        lay->len = kinx_align_buffer(lay->len) + (uint64_t)lay->views[i].len;
+        lay->len = kin_message_align(lay->len) + (uint64_t)lay->views[i].len;
     }
     return 0;
 }
@@ -181,7 +181,7 @@ static void layout_write(const layout *lay, const kinx_message *message, uint8_t
     pickle_write(message, out);
     uint64_t off = (uint64_t)(out - data) + lay->head.pickle_len;
     for (uint32_t i = 0; i < lay->head.buffer_count; i++) {
-        off = kinx_align_buffer(off);
+        off = kin_message_align(off);
         append(data + off, lay->views[i].buf, (size_t)lay->views[i].len);
         off += (uint64_t)lay->views[i].len;
     }
@@ -232,7 +232,7 @@ PyObject *kinx_load_record(kinx_state *st, const uint8_t *data, size_t len) {
 
 /* Where the parts of a received blob lie. */
 typedef struct parts {
-    kinx_blob_head head;
+    kin_message_head head;
     uint64_t pickle_off;
 } parts;
 
@@ -241,7 +241,7 @@ static bool parts_read(parts *in, const uint8_t *data, uint64_t len) {
     if (len < sizeof in->head) return false;
     memcpy(&in->head, data, sizeof in->head);
     uint64_t room = len - sizeof in->head;
-    if (in->head.format != KINX_BLOB_FORMAT) return false;
+    if (in->head.format != KIN_MESSAGE_FORMAT) return false;
     if (in->head.buffer_count > room / sizeof(uint64_t)) return false;
     in->pickle_off = sizeof in->head + in->head.buffer_count * sizeof(uint64_t);
     return in->head.pickle_len <= len - in->pickle_off;
@@ -270,7 +270,7 @@ static PyObject *buffers_of(const parts *in, const uint8_t *data, PyObject *view
     uint64_t whole = (uint64_t)PyMemoryView_GET_BUFFER(view)->len;
     PyObject *buffers = PyList_New(0);
     for (uint32_t i = 0; buffers && i < in->head.buffer_count; i++) {
-        uint64_t len, off = kinx_align_buffer(end);
+        uint64_t len, off = kin_message_align(end);
         memcpy(&len, data + sizeof in->head + i * sizeof len, sizeof len);
         PyObject *part = NULL;
         if (off > whole || len > whole - off) raise_torn();

@@ -51,23 +51,6 @@ bool kinx_atom_dump(PyObject *obj, kinx_message *message);
  * *known == false if this is for a real unpickler. */
 PyObject *kinx_atom_load(const uint8_t *data, size_t len, bool *known);
 
-/* -- How a blob is laid out ------------------------------------------------------ */
-
-/* At the blob's beginning; then a length of 8 bytes for each buffer, the pickle,
- * and the buffers, each on a multiple of KINX_BUFFER_ALIGN. */
-typedef struct kinx_blob_head {
-    uint32_t format; /* KINX_BLOB_FORMAT */
-    uint32_t buffer_count;
-    uint64_t pickle_len;
-} kinx_blob_head;
-
-#define KINX_BLOB_FORMAT 0x316e696bu /* "kin1" */
-#define KINX_BUFFER_ALIGN 64
-
-static inline uint64_t kinx_align_buffer(uint64_t off) {
-    return (off + KINX_BUFFER_ALIGN - 1) & ~(uint64_t)(KINX_BUFFER_ALIGN - 1);
-}
-
 /* -- Blob, the type (blob.c) -------------------------------------------------------- */
 
 /* Load what a blob holds and give the blob back, or leave it to the views of its

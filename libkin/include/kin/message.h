@@ -14,6 +14,21 @@
 extern "C" {
 #endif
 
+/* How a message lies in a blob: this head, a length of 8 bytes for each buffer, the pickle, and
+ * the buffers, each on a multiple of KIN_MESSAGE_ALIGN.  Numbers as the machine has them. */
+typedef struct kin_message_head {
+    uint32_t format; /* KIN_MESSAGE_FORMAT */
+    uint32_t buffer_count;
+    uint64_t pickle_len;
+} kin_message_head;
+
+#define KIN_MESSAGE_FORMAT 0x316e696bu /* "kin1" */
+#define KIN_MESSAGE_ALIGN 64
+
+KIN_INLINE uint64_t kin_message_align(uint64_t off) {
+    return (off + KIN_MESSAGE_ALIGN - 1) & ~(uint64_t)(KIN_MESSAGE_ALIGN - 1);
+}
+
 /* A message that was taken, and what it keeps. */
 typedef struct kin_message {
     kin_values values;

@@ -7,26 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What a blob begins with; then the length of each buffer, then the pickle. */
-typedef struct blob_head {
-    uint32_t format;
-    uint32_t buffer_count;
-    uint64_t pickle_len;
-} blob_head;
-
-#define FORMAT 0x316e696bu /* "kin1" */
-#define BUFFER_ALIGN 64
-
-static uint64_t align_buffer(uint64_t off) {
-    return (off + BUFFER_ALIGN - 1) & ~(uint64_t)(BUFFER_ALIGN - 1);
-}
-
 /* -- Out ------------------------------------------------------------------------------ */
 
 static uint64_t blob_len(const kin_pickled *pickled) {
-    uint64_t len = sizeof(blob_head) + pickled->buffer_count * sizeof(uint64_t) + pickled->len;
+    uint64_t len =
+        sizeof(kin_message_head) + pickled->buffer_count * sizeof(uint64_t) + pickled->len;
     for (size_t i = 0; i < pickled->buffer_count; i++) {
-        len = align_buffer(len) + pickled->buffers[i].len;
+        len = kin_message_align(len) + pickled->buffers[i].len;
     }
     return len;
 }
@@ -37,7 +24,7 @@ static uint64_t copy(uint8_t *data, uint64_t off, const void *from, size_t len) 
 }
 
 static void blob_write(const kin_pickled *pickled, uint8_t *data) {
-    blob_head head = {FORMAT, (uint32_t)pickled->buffer_count, pickled->len};
+    kin_message_head head = {KIN_MESSAGE_FORMAT, (uint32_t)pickled->buffer_count, pickled->len};
     uint64_t off = copy(data, 0, &head, sizeof head);
     for (size_t i = 0; i < pickled->buffer_count; i++) {
         uint64_t len = pickled->buffers[i].len;
@@ -46,7 +33,7 @@ static void blob_write(const kin_pickled *pickled, uint8_t *data) {
     off = copy(data, off, pickled->data, pickled->len);
     for (size_t i = 0; i < pickled->buffer_count; i++) {
         const kin_buffer *buffer = &pickled->buffers[i];
-        off = copy(data, align_buffer(off), buffer->data, buffer->len);
+        off = copy(data, kin_message_align(off), buffer->data, buffer->len);
     }
 }
 
@@ -82,20 +69,20 @@ static kin_err fail(kin_read_error *error, size_t off, const char *reason) {
 }
 
 /* Reads the blob's head once, and checks that the pickle lies inside. */
-static bool head_read(blob_head *out, uint64_t *pickle_off, const kin_blob *blob) {
+static bool head_read(kin_message_head *out, uint64_t *pickle_off, const kin_blob *blob) {
     if (blob->len < sizeof *out) return false;
     memcpy(out, blob->data, sizeof *out);
-    if (out->format != FORMAT) return false;
+    if (out->format != KIN_MESSAGE_FORMAT) return false;
     if (out->buffer_count > (blob->len - sizeof *out) / sizeof(uint64_t)) return false;
     *pickle_off = sizeof *out + out->buffer_count * sizeof(uint64_t);
     return out->pickle_len <= blob->len - *pickle_off;
 }
 
 /* Where the buffers lie; each is in the blob. */
-static bool find_buffers(kin_buffer *buffers, const blob_head *head, uint64_t end,
+static bool find_buffers(kin_buffer *buffers, const kin_message_head *head, uint64_t end,
                          const kin_blob *blob) {
     for (uint32_t i = 0; i < head->buffer_count; i++) {
-        uint64_t len, off = align_buffer(end);
+        uint64_t len, off = kin_message_align(end);
         memcpy(&len, blob->data + sizeof *head + i * sizeof len, sizeof len);
         if (off > blob->len || len > blob->len - off) return false;
         buffers[i] = (kin_buffer){.data = blob->data + off, .len = (size_t)len};
@@ -104,8 +91,8 @@ static bool find_buffers(kin_buffer *buffers, const blob_head *head, uint64_t en
     return true;
 }
 
-static kin_err read_with_buffers(const kin_blob *blob, const blob_head *head, uint64_t pickle_off,
-                                 kin_read_options *options, kin_values *out,
+static kin_err read_with_buffers(const kin_blob *blob, const kin_message_head *head,
+                                 uint64_t pickle_off, kin_read_options *options, kin_values *out,
                                  kin_read_error *error) {
     const uint8_t *pickle = blob->data + pickle_off;
     options->buffer_count = head->buffer_count;
@@ -128,7 +115,7 @@ static kin_err read_with_buffers(const kin_blob *blob, const blob_head *head, ui
 
 static kin_err read_blob(kin_blob *blob, kin_read_options *options, kin_message *out,
                          kin_read_error *error) {
-    blob_head head;
+    kin_message_head head;
     uint64_t pickle_off;
     kin_values values = {0};
     kin_err err;
