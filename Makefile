@@ -2,7 +2,7 @@
 # (.venv-X.Y for an interpreter chosen with PYTHON=); what they build lies in build/.
 #
 #   make demo            build, install, and show what it is about
-#   make test            the C tests, the Python tests, and the checks of the tree
+#   make test            the C tests, the Python tests, CPython's pickle tests, the checks of the tree
 #   make conformance     CPython's own suites through kinfolk
 #   make bench           kinfolk and its peers, side by side in one run
 #   make bench-pickle    kinfolk.pickle beside pickle, cloudpickle and MessagePack

@@ -1,11 +1,15 @@
 #!/usr/bin/env python3
-"""CPython's own multiprocessing tests, run unchanged through `python -m kinfolk`.
+"""CPython's own multiprocessing and pickle tests, run unchanged through `python -m kinfolk`.
 
-    conformance.py [--method fork|spawn|forkserver] [--timeout SECONDS] [PATTERN ...]
+    conformance.py [--method fork|spawn|forkserver] [--pickle] [--timeout SECONDS] [PATTERN ...]
 
-The tests are those installed beside this interpreter (test/_test_multiprocessing.py); none of them
-is kept here.  A PATTERN chooses among their names, as in 'TestQueue' or
-'WithProcessesTestLock.test_rlock'.
+The tests are those installed beside this interpreter (test/_test_multiprocessing.py,
+test/test_pickle.py); none of them is kept here.  With neither --method nor --pickle all are run.
+A PATTERN chooses among their names, as in 'TestQueue' or 'WithProcessesTestLock.test_rlock'.
+
+For the pickle tests, the pickler and unpickler of kinfolk.pickle take the places of the C ones in
+`pickle` and `_pickle` before the tests are imported.  They are run twice: as `pickle`, and as
+`pickle-strict` with by_value=False, where what the standard library refuses must be refused.
 
 Each test class runs in an interpreter of its own, in a session of its own, and
 writes the outcome of each test into a file as it comes.  When it passes its time,
@@ -13,8 +17,8 @@ or dies, the test that was running has failed, and the rest is run afresh.
 
 What is known to differ is in tests/conformance/expected.txt, a reason a line:
 
-    skip NAME-PATTERN  reason     not run
-    fail NAME-PATTERN  reason     run; a failure is expected, a success is news
+    skip SUITE.CLASS.TEST-PATTERN  reason     not run
+    fail SUITE.CLASS.TEST-PATTERN  reason     run; a failure is expected, a success is news
 
 The last line is `N passed, N failed, N skipped`; the exit status is 1 if a test failed
 that is not expected to.
@@ -22,6 +26,7 @@ that is not expected to.
 
 import argparse
 import fnmatch
+import functools
 import os
 import signal
 import subprocess
@@ -34,14 +39,60 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 EXPECTED = ROOT / "tests/conformance/expected.txt"
 METHODS = ("fork", "spawn", "forkserver")
-SUITE = """\
+PICKLES = ("pickle", "pickle-strict")
+PICKLE_API = ("Pickler", "Unpickler", "dump", "dumps", "load", "loads")
+MULTIPROCESSING_SUITE = """\
 from test._test_multiprocessing import install_tests_in_module_dict
-install_tests_in_module_dict(globals(), {method!r})
+install_tests_in_module_dict(globals(), {suite!r})
+"""
+PICKLE_SUITE = """\
+from __main__ import pickle_classes
+globals().update(pickle_classes({suite!r}))
 """
 FRESH_STARTS = 3  # for one class; what is left after these has failed
 
 
 # The part that runs inside, under `python -m kinfolk`.
+
+
+def strict_pickling() -> dict[str, object]:
+    """What pickles, with by_value=False unless it is told otherwise."""
+    from kinfolk import pickle as ours
+
+    class Pickler(ours.Pickler):
+        def __init__(self, *args, by_value=False, **options):
+            super().__init__(*args, by_value=by_value, **options)
+
+    # A function of C does not become a method when a test class takes it for an attribute,
+    # nor does a static method.
+    return {
+        "Pickler": Pickler,
+        "dump": staticmethod(functools.partial(ours.dump, by_value=False)),
+        "dumps": staticmethod(functools.partial(ours.dumps, by_value=False)),
+    }
+
+
+def pickle_classes(suite: str) -> dict[str, type]:
+    """The classes of test_pickle that ask the C pickler or unpickler; from here on these are ours."""
+    import _pickle
+    import pickle
+
+    from kinfolk import pickle as ours
+
+    api = {name: getattr(ours, name) for name in PICKLE_API}
+    if suite == "pickle-strict":
+        api.update(strict_pickling())
+    vars(_pickle).update(api)
+    vars(pickle).update(api)
+    from test import test_pickle
+
+    return {
+        name: cls
+        for name, cls in vars(test_pickle).items()
+        if isinstance(cls, type)
+        and issubclass(cls, unittest.TestCase)
+        and not name.startswith("Py")  # pickle's own in Python: nothing of ours in it
+    }
 
 
 def tests_of(module: str):
@@ -109,12 +160,13 @@ def run_inside(module: str, journal: str, names: list[str]) -> None:
 
 
 class Conductor:
-    def __init__(self, method: str, folder: Path, timeout: float):
-        self.method = method
+    def __init__(self, suite: str, folder: Path, timeout: float):
+        self.suite = suite
         self.folder = folder
         self.timeout = timeout
-        self.module = f"suite_{method}"
-        (folder / f"{self.module}.py").write_text(SUITE.format(method=method))
+        self.module = f"suite_{suite.replace('-', '_')}"
+        source = PICKLE_SUITE if suite in PICKLES else MULTIPROCESSING_SUITE
+        (folder / f"{self.module}.py").write_text(source.format(suite=suite))
 
     def start(self, names: list[str]) -> tuple[list[list[str]], str]:
         """One interpreter; returns its journal, split into words, and what it printed."""
@@ -122,11 +174,12 @@ class Conductor:
         journal.write_text("")
         command = [sys.executable, "-m", "kinfolk", __file__]
         command += ["--inside", self.module, str(journal), *names]
+        path = [str(self.folder), *filter(None, [os.environ.get("PYTHONPATH")])]  # see tools/dev
         with open(self.folder / "output", "w+", errors="replace") as output:
             child = subprocess.Popen(
                 command,
                 cwd=self.folder,
-                env={**os.environ, "PYTHONPATH": str(self.folder)},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -149,17 +202,19 @@ class Conductor:
         journal, output = self.start([])
         found = [words[1] for words in journal if words[0] == "test"]
         if not found:
-            raise SystemExit(f"no tests found for {self.method}:\n{output}")
+            raise SystemExit(f"no tests found for {self.suite}:\n{output}")
         return found
 
-    def run_class(self, names: list[str]) -> dict[str, str]:
-        """Outcome of each test of one class."""
+    def run_class(self, names: list[str]) -> tuple[dict[str, str], str]:
+        """Outcome of each test of one class, and what was printed by the way."""
         outcomes: dict[str, str] = {}
+        printed = ""
         for _ in range(FRESH_STARTS):
             left = [name for name in names if name not in outcomes]
             if not left:
                 break
             journal, output = self.start(left)
+            printed += output
             running = None
             for what, name in journal:
                 if what in ("fail", "skip"):
@@ -169,12 +224,9 @@ class Conductor:
                 running = name if what == "start" else None if what == "stop" else running
             if running:
                 outcomes[running] = "fail"
-            if "fail" in outcomes.values():
-                print(output, flush=True)
             if not journal:  # it did not get to its first test, and would not again
-                print(output, flush=True)
                 break
-        return {name: outcomes.get(name, "fail") for name in names}
+        return {name: outcomes.get(name, "fail") for name in names}, printed
 
 
 def expectations() -> list[tuple[str, str]]:
@@ -183,15 +235,15 @@ def expectations() -> list[tuple[str, str]]:
     return [(verb, pattern) for verb, pattern, _reason in words]
 
 
-def conduct(method: str, patterns: list[str], timeout: float) -> Counter:
+def conduct(suite: str, patterns: list[str], timeout: float) -> Counter:
     counts: Counter[str] = Counter()
     known = expectations()
 
     def expected(verb: str, name: str) -> bool:
-        return any(v == verb and fnmatch.fnmatch(f"{method}.{name}", p) for v, p in known)
+        return any(v == verb and fnmatch.fnmatch(f"{suite}.{name}", p) for v, p in known)
 
     with tempfile.TemporaryDirectory(prefix="kinfolk-conformance-") as folder:
-        conductor = Conductor(method, Path(folder), timeout)
+        conductor = Conductor(suite, Path(folder), timeout)
         classes: dict[str, list[str]] = {}
         for name in conductor.names():
             if patterns and not any(fnmatch.fnmatch(name, f"*{p}*") for p in patterns):
@@ -201,13 +253,16 @@ def conduct(method: str, patterns: list[str], timeout: float) -> Counter:
             else:
                 classes.setdefault(name.split(".")[0], []).append(name)
         for cls, names in classes.items():
-            print(f"-- {method}: {cls}", flush=True)
-            for name, outcome in conductor.run_class(names).items():
+            print(f"-- {suite}: {cls}", flush=True)
+            outcomes, printed = conductor.run_class(names)
+            if any(o == "fail" and not expected("fail", name) for name, o in outcomes.items()):
+                print(printed, flush=True)
+            for name, outcome in outcomes.items():
                 if outcome == "fail" and expected("fail", name):
                     outcome = "skip"
                     print(f"   fails as expected: {name}")
                 elif outcome == "fail":
-                    print(f"   FAILED {method}.{name}")
+                    print(f"   FAILED {suite}.{name}")
                 elif outcome == "pass" and expected("fail", name):
                     print(f"   news, it passes: {name} (see {EXPECTED.name})")
                 counts[{"pass": "passed", "fail": "failed", "skip": "skipped"}[outcome]] += 1
@@ -219,13 +274,15 @@ def main() -> int:
         run_inside(sys.argv[2], sys.argv[3], sys.argv[4:])
         return 0
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--method", choices=METHODS, action="append")
+    parser.add_argument("--method", choices=METHODS, action="append", default=[])
+    parser.add_argument("--pickle", action="store_true", help="the pickle tests, both ways")
     parser.add_argument("--timeout", type=float, default=240, help="seconds for a test class")
     parser.add_argument("patterns", nargs="*", metavar="PATTERN")
     args = parser.parse_args()
     counts: Counter[str] = Counter()
-    for method in args.method or METHODS:
-        counts += conduct(method, args.patterns, args.timeout)
+    chosen = [*args.method, *(PICKLES if args.pickle else ())]
+    for suite in chosen or [*METHODS, *PICKLES]:
+        counts += conduct(suite, args.patterns, args.timeout)
     print(f"{counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped")
     return 1 if counts["failed"] or not counts["passed"] else 0
 

@@ -7,13 +7,14 @@ Runs each step to its end, also when one before it failed, and closes with
 
     N passed, N failed, N skipped
 
-over all of them: the C tests and the Python tests one by one, each check of the
-tree as one.  With arguments it runs pytest alone, with these.  The reports
+over all of them: the C tests, the Python tests and CPython's pickle tests one by one,
+each check of the tree as one.  With arguments it runs pytest alone, with these.  The reports
 (JUnit) lie in build/reports.
 """
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -23,6 +24,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 REPORTS = ROOT / "build/reports"
 PYTEST_LIMIT = 20 * 60  # seconds for the whole suite; each test has its own limit in pyproject.toml
+
+CLOSING = re.compile(r"^(\d+) passed, (\d+) failed, (\d+) skipped$")
 
 counts: Counter[str] = Counter()
 
@@ -79,6 +82,31 @@ def python_tests(arguments: list[str]) -> None:
     count_report(report, well)
 
 
+def has_pickle_tests() -> bool:
+    try:
+        return importlib.util.find_spec("test.test_pickle") is not None
+    except ModuleNotFoundError:  # no package `test`
+        return False
+
+
+def pickle_tests() -> None:
+    announce("CPython's own pickle tests, on kinfolk.pickle")
+    if not has_pickle_tests():
+        print("left out: this Python was installed without its tests")
+        counts["skipped"] += 1
+        return
+    command = [sys.executable, "tools/conformance.py", "--pickle"]
+    last = ""
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as child:
+        for last in child.stdout:
+            print(last, end="", flush=True)
+    closing = CLOSING.match(last)
+    passed, failed, skipped = map(int, closing.groups()) if closing else (0, 0, 0)
+    if (child.returncode or not closing) and not failed:  # it broke before or after its tests
+        failed = 1
+    counts.update(passed=passed, failed=failed, skipped=skipped)
+
+
 def main(arguments: list[str]) -> int:
     REPORTS.mkdir(parents=True, exist_ok=True)
     # The wheel is what is tested: nothing on the way may shadow it.
@@ -94,6 +122,8 @@ def main(arguments: list[str]) -> int:
             *("--shared", "build/pure-c/prefix/lib/libkin.so"),
         )
     python_tests(arguments)
+    if not arguments:
+        pickle_tests()
     print(f"\n{counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped")
     return 1 if counts["failed"] or not counts["passed"] else 0
 
