@@ -135,37 +135,6 @@ PyObject *kinx_hook(PyObject **slot, const char *module, const char *name) {
     return kinx_import(slot, module, name);
 }
 
-int kinx_lookup_attr(PyObject *thing, PyObject *name, PyObject **value) {
-#if PY_VERSION_HEX >= 0x030D0000
-    return PyObject_GetOptionalAttr(thing, name, value);
-#else
-    *value = PyObject_GetAttr(thing, name);
-    if (*value) return 1;
-    if (!PyErr_ExceptionMatches(PyExc_AttributeError)) return -1;
-    PyErr_Clear();
-    return 0;
-#endif
-}
-
-int kinx_lookup_attr_string(PyObject *thing, const char *name, PyObject **value) {
-    PyObject *text = PyUnicode_FromString(name);
-    if (!text) {
-        *value = NULL;
-        return -1;
-    }
-    int found = kinx_lookup_attr(thing, text, value);
-    Py_DECREF(text);
-    return found;
-}
-
-PyObject *kinx_type_dict(PyTypeObject *type) {
-#if PY_VERSION_HEX >= 0x030C0000
-    return PyType_GetDict(type);
-#else
-    return Py_XNewRef(type->tp_dict);
-#endif
-}
-
 PyObject *kinx_module_dict(PyObject *module) {
     PyObject *dict = PyModule_GetDict(module);
     if (!dict && !PyErr_Occurred()) {

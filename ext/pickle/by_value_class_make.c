@@ -101,10 +101,7 @@ static PyObject *stand_in_for(PyObject *hook) {
  * there is none. */
 static PyObject *own_hook(kinx_by_value *bv, PyTypeObject *cls) {
     if (!kinx_may_go_by_value(cls)) return NULL;
-    PyObject *dict = kinx_type_dict(cls);
-    PyObject *hook = dict ? PyDict_GetItemWithError(dict, bv->names.init_subclass) : NULL;
-    Py_XINCREF(hook);
-    Py_XDECREF(dict);
+    PyObject *hook = Py_XNewRef(kinx_own_attr(cls, bv->names.init_subclass));
     if (!hook || !PyObject_TypeCheck(hook, &PyClassMethod_Type)) {
         Py_XDECREF(hook);
         return NULL;

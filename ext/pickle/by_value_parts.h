@@ -17,6 +17,7 @@
 #ifndef KINX_BY_VALUE_PARTS_H
 #define KINX_BY_VALUE_PARTS_H
 
+#include "ask.h"
 #include "by_value.h"
 
 /* -- The state ------------------------------------------------------------------------ */
@@ -167,11 +168,6 @@ int kinx_pickler_to_ask(PyObject *module, PyObject *kin, kinx_pickler *p);
 int kinx_learn_late_types(kinx_by_value *bv);
 /* Borrowed; see kinx_import. */
 PyObject *kinx_hook(PyObject **slot, const char *module, const char *name);
-/* The attribute, or NULL without an exception if there is none.  New reference. */
-int kinx_lookup_attr(PyObject *thing, PyObject *name, PyObject **value);
-int kinx_lookup_attr_string(PyObject *thing, const char *name, PyObject **value);
-/* The namespace of a class.  New reference. */
-PyObject *kinx_type_dict(PyTypeObject *type);
 /* Borrowed: the namespace of a module.  Raises, for one that is all new (Python 3.10). */
 PyObject *kinx_module_dict(PyObject *module);
 /* Borrowed or NULL; raises nothing but what comparing does. */
@@ -202,8 +198,6 @@ int kinx_home_name(kinx_pickler *p, PyObject *namespace, PyObject **name);
 /* The thing's name in the reduction of one that goes by spare: (module, qualname, fingerprint);
  * None if it goes by value.  New. */
 PyObject *kinx_where(kinx_pickler *p, int standing, PyObject *thing);
-/* Is asking thing for an attribute nobody's code but the interpreter's? */
-bool kinx_answers_by_itself(PyObject *thing);
 /* What the receiver has under that name; NULL without an exception if not the same.  New. */
 PyObject *kinx_find_here(kinx_by_value *bv, PyObject *where);
 bool kinx_is_main(PyObject *module_name);

@@ -40,11 +40,6 @@ PyObject *kinx_loaded_module(PyObject *name) {
     return PyDict_GetItemWithError(PyImport_GetModuleDict(), name);
 }
 
-bool kinx_answers_by_itself(PyObject *thing) {
-    getattrofunc ask = Py_TYPE(thing)->tp_getattro;
-    return ask == PyObject_GenericGetAttr || ask == PyType_Type.tp_getattro;
-}
-
 /* Before code that is not the interpreter's, its library's or ours. */
 static int others_are_asked(kinx_pickler *p) {
     return p ? kinx_not_bare(p) : 0;

@@ -10,39 +10,6 @@
  * A name is no proof: a program may have a code.py of its own.  What counts is the file. */
 #include "library.h"
 
-/* -- Classes, without asking them ----------------------------------------------------------- */
-
-/* What `type` itself has under that name; borrowed or NULL, no exception, no code is run. */
-PyObject *kinx_own_attr(PyTypeObject *type, PyObject *name) {
-#if PY_VERSION_HEX >= 0x030C0000
-    PyObject *dict = PyType_GetDict(type); /* of some types it is not in tp_dict */
-    PyObject *found = dict ? PyDict_GetItemWithError(dict, name) : NULL;
-    Py_XDECREF(dict);
-#else
-    PyObject *found = type->tp_dict ? PyDict_GetItemWithError(type->tp_dict, name) : NULL;
-#endif
-    if (!found) PyErr_Clear();
-    return found;
-}
-
-/* What it has or inherits, from any class but object. */
-PyObject *kinx_found_attr(PyTypeObject *type, PyObject *name) {
-    PyObject *mro = type->tp_mro;
-    for (Py_ssize_t i = 0; mro && i < PyTuple_GET_SIZE(mro); i++) {
-        PyTypeObject *base = (PyTypeObject *)PyTuple_GET_ITEM(mro, i);
-        if (base == &PyBaseObject_Type) continue;
-        PyObject *found = kinx_own_attr(base, name);
-        if (found) return found;
-    }
-    return NULL;
-}
-
-bool kinx_asks_in_the_standard_way(PyTypeObject *type) {
-    return type->tp_getattro == PyObject_GenericGetAttr &&
-           Py_TYPE(type)->tp_getattro == PyType_Type.tp_getattro &&
-           Py_TYPE(type)->tp_hash == PyType_Type.tp_hash;
-}
-
 /* -- Files ------------------------------------------------------------------------------------- */
 
 static bool is_below(PyObject *folder, PyObject *path) {

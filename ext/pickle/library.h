@@ -3,16 +3,9 @@
 #ifndef KINX_LIBRARY_H
 #define KINX_LIBRARY_H
 
+#include "ask.h"
 #include "pickler.h"
 
-/* What `type` itself has under that name, and what it has or inherits from any class but
- * object.  Borrowed or NULL; no exception, no code is run. */
-PyObject *kinx_own_attr(PyTypeObject *type, PyObject *name);
-PyObject *kinx_found_attr(PyTypeObject *type, PyObject *name);
-
-/* Does asking an instance, or the class, for an attribute run nobody's code but that of
- * descriptors? */
-bool kinx_asks_in_the_standard_way(PyTypeObject *type);
 /* Is the class the library's own, or kinfolk's? */
 bool kinx_is_library_type(kinx_pickler *p, PyTypeObject *type);
 /* Is it Python code of that module of the library's?  One of those that were looked at. */

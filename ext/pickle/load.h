@@ -25,6 +25,7 @@
 #ifndef KINX_LOAD_H
 #define KINX_LOAD_H
 
+#include "ask.h"
 #include "unpickler.h"
 
 /* -- What belongs to the module ------------------------------------------------------ */
@@ -225,17 +226,6 @@ static inline void kinx_foreign_begin(kinx_loader *u) {
 static inline void kinx_foreign_end(kinx_loader *u) {
 #if PY_VERSION_HEX < 0x030C0000
     if (u->paused) u->paused = PyGC_Disable();
-#endif
-}
-
-/* object.name, or NULL with no exception if there is none.  New reference. */
-static inline int kinx_attribute(PyObject *obj, PyObject *name, PyObject **found) {
-#if PY_VERSION_HEX >= 0x030D0000
-    return PyObject_GetOptionalAttr(obj, name, found);
-#else
-    /* Private, but what the standard library's own extensions use: an AttributeError made
-     * only to be dropped costs ten times as much. */
-    return _PyObject_LookupAttr(obj, name, found);
 #endif
 }
 

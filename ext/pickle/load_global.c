@@ -73,7 +73,7 @@ static bool is_ready(kinx_unpickler_state *us, PyObject *module) {
     if (spec == Py_None) return true;
     PyObject *initializing = NULL;
     Py_INCREF(spec);
-    int err = kinx_attribute(spec, us->str_initializing, &initializing);
+    int err = kinx_lookup_attr(spec, us->str_initializing, &initializing);
     Py_DECREF(spec);
     bool ready = err == 0 && (!initializing || initializing == Py_False);
     Py_XDECREF(initializing);
@@ -130,7 +130,7 @@ static PyObject *dotted(kinx_unpickler_state *us, PyObject *of, PyObject *name) 
     else obj = Py_NewRef(of);
     for (Py_ssize_t i = 0; obj && i < PyList_GET_SIZE(parts); i++) {
         PyObject *next;
-        if (kinx_attribute(obj, PyList_GET_ITEM(parts, i), &next) == 0 && !next) {
+        if (kinx_lookup_attr(obj, PyList_GET_ITEM(parts, i), &next) == 0 && !next) {
             raise_no_attribute("get", name, of);
         }
         Py_SETREF(obj, next);
@@ -148,7 +148,7 @@ static PyObject *attribute_of(kinx_loader *u, PyObject *of, PyObject *name) {
         }
     }
     PyObject *obj;
-    if (kinx_attribute(of, name, &obj) < 0 || obj) return obj;
+    if (kinx_lookup_attr(of, name, &obj) < 0 || obj) return obj;
     return raise_no_attribute("get", name, of);
 }
 

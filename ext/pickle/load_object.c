@@ -98,7 +98,7 @@ static PyObject *instantiate(kinx_loader *u, PyObject *cls, PyObject *args) {
     if (PyTuple_GET_SIZE(args) > 0 || !PyType_Check(cls)) return call(u, cls, args);
     kinx_foreign_begin(u);
     PyObject *wants_args, *obj = NULL;
-    int err = kinx_attribute(cls, u->us->str_getinitargs, &wants_args);
+    int err = kinx_lookup_attr(cls, u->us->str_getinitargs, &wants_args);
     if (err >= 0) {
         obj = wants_args ? PyObject_CallObject(cls, args)
                          : PyObject_CallMethodObjArgs(cls, u->us->str_new, cls, NULL);
@@ -148,7 +148,7 @@ static int call_with_each(kinx_loader *u, Py_ssize_t depth, PyObject *function) 
 
 static int extend_other(kinx_loader *u, PyObject *obj, Py_ssize_t depth) {
     PyObject *function;
-    if (kinx_attribute(obj, u->us->str_extend, &function) < 0) return -1;
+    if (kinx_lookup_attr(obj, u->us->str_extend, &function) < 0) return -1;
     int err = -1;
     if (function) {
         PyObject *items = kinx_pop_list(u, depth);
@@ -182,6 +182,24 @@ int kinx_add_other(kinx_loader *u, Py_ssize_t depth) {
 
 /* -- BUILD ------------------------------------------------------------------------------------------ */
 
+/* set(target, key, value) for each in the state: PyObject_SetItem or PyObject_SetAttr. */
+static int set_each(PyObject *target, PyObject *state,
+                    int (*set)(PyObject *, PyObject *, PyObject *)) {
+    PyObject *key, *value;
+    Py_ssize_t at = 0;
+    int err = 0;
+    while (err == 0 && PyDict_Next(state, &at, &key, &value)) {
+        Py_INCREF(key);
+        Py_INCREF(value);
+        /* Attributes' names are interned: they should be the same objects. */
+        if (PyUnicode_CheckExact(key)) PyUnicode_InternInPlace(&key);
+        err = set(target, key, value);
+        Py_DECREF(key);
+        Py_DECREF(value);
+    }
+    return err;
+}
+
 /* inst.__dict__[key] = value for each, the long way. */
 static int update_dict(kinx_loader *u, PyObject *inst, PyObject *state) {
     if (!PyDict_Check(state)) {
@@ -190,38 +208,15 @@ static int update_dict(kinx_loader *u, PyObject *inst, PyObject *state) {
     }
     PyObject *dict = PyObject_GetAttr(inst, u->us->str_dict);
     if (!dict) return -1;
-    PyObject *key, *value;
-    Py_ssize_t at = 0;
-    int err = 0;
-    while (err == 0 && PyDict_Next(state, &at, &key, &value)) {
-        Py_INCREF(key);
-        Py_INCREF(value);
-        /* Keys of instances' dicts are interned: they should be the same objects. */
-        if (PyUnicode_CheckExact(key)) PyUnicode_InternInPlace(&key);
-        err = PyObject_SetItem(dict, key, value);
-        Py_DECREF(key);
-        Py_DECREF(value);
-    }
+    int err = set_each(dict, state, PyObject_SetItem);
     Py_DECREF(dict);
     return err;
 }
 
 static int set_attributes(kinx_loader *u, PyObject *inst, PyObject *state) {
-    if (!PyDict_Check(state)) {
-        PyErr_SetString(u->us->error, "slot state is not a dictionary");
-        return -1;
-    }
-    PyObject *key, *value;
-    Py_ssize_t at = 0;
-    int err = 0;
-    while (err == 0 && PyDict_Next(state, &at, &key, &value)) {
-        Py_INCREF(key);
-        Py_INCREF(value);
-        err = PyObject_SetAttr(inst, key, value);
-        Py_DECREF(key);
-        Py_DECREF(value);
-    }
-    return err;
+    if (PyDict_Check(state)) return set_each(inst, state, PyObject_SetAttr);
+    PyErr_SetString(u->us->error, "slot state is not a dictionary");
+    return -1;
 }
 
 /* The default: state is a dict, or None, or a tuple of that and another dict, for slots. */
@@ -237,7 +232,7 @@ static int set_state(kinx_loader *u, PyObject *inst, PyObject *state) {
 
 static int build(kinx_loader *u, PyObject *inst, PyObject *state) {
     PyObject *setstate;
-    if (kinx_attribute(inst, u->us->str_setstate, &setstate) < 0) return -1;
+    if (kinx_lookup_attr(inst, u->us->str_setstate, &setstate) < 0) return -1;
     if (!setstate) return set_state(u, inst, state);
     PyObject *result = PyObject_CallOneArg(setstate, state);
     Py_DECREF(setstate);

@@ -14,10 +14,10 @@
 
 int kinx_source_init(kinx_unpickler_state *us, kinx_source *source, PyObject *file) {
     *source = (kinx_source){0};
-    if (kinx_attribute(file, us->str_peek, &source->peek) < 0 ||
-        kinx_attribute(file, us->str_readinto, &source->readinto) < 0 ||
-        kinx_attribute(file, us->str_read, &source->read) < 0 ||
-        kinx_attribute(file, us->str_readline, &source->readline) < 0) {
+    if (kinx_lookup_attr(file, us->str_peek, &source->peek) < 0 ||
+        kinx_lookup_attr(file, us->str_readinto, &source->readinto) < 0 ||
+        kinx_lookup_attr(file, us->str_read, &source->read) < 0 ||
+        kinx_lookup_attr(file, us->str_readline, &source->readline) < 0) {
         kinx_source_fini(source);
         return -1;
     }

@@ -7,6 +7,7 @@
  *   dump.c          dumps, dump, the inside of a Pickler: set up, begin, end, explain
  *   output.c        where the bytes go: into bytes, into a file, into a message
  *   save.c          kinx_save(): what is written by hand: numbers, strings, containers
+ *   save_bytes.c    what is copied as it is: strings that are not ASCII, bytes, buffers
  *   save_instance.c instances of plain classes, whose __reduce_ex__ is known beforehand
  *   save_reduce.c   what says itself how (__reduce_ex__ and the like)
  *   save_global.c   what goes by its name
@@ -190,8 +191,25 @@ PyObject *kinx_dispatch_table(kinx_pickler *p);
 /* The reducer registered for a type: new reference; NULL for none, or with an exception. */
 PyObject *kinx_registered_reducer(kinx_pickler *p, PyTypeObject *type);
 
-/* Raise what an error of the writer stands for; returns -1. */
+/* save_bytes.c.  A payload that is not owned by anybody who keeps it as it is has NULL for its
+ * owner. */
+int kinx_put_payload(kinx_pickler *p, PyObject *owner, const uint8_t *head, size_t head_len,
+                     const void *data, size_t len);
+int kinx_put_wide_str(kinx_pickler *p, PyObject *obj);
+int kinx_save_bytes(kinx_pickler *p, PyObject *obj, bool sole);
+int kinx_save_bytearray(kinx_pickler *p, PyObject *obj, bool sole);
+int kinx_save_picklebuffer(kinx_pickler *p, PyObject *obj, bool sole);
+/* For protocols that cannot say how large it is.  Always returns -1, as the next two do. */
+int kinx_raise_too_large(const char *what);
+/* Raise a PicklingError. */
+int kinx_raise_pickling(kinx_pickler *p, const char *text);
+/* Raise what an error of the writer stands for. */
 int kinx_raise_writer(kin_err err);
+
+static inline int kinx_reserve(kinx_pickler *p, size_t need) {
+    kin_err err = kin_reserve(&p->out, need);
+    return err < 0 ? kinx_raise_writer(err) : 0;
+}
 
 static inline int kinx_put_op(kinx_pickler *p, kin_opcode op) {
     kin_err err = kin_put_op(&p->out, op);

@@ -124,15 +124,12 @@ static PyObject *hidden_hook(pickler *self, PyObject *name) {
 
 /* The hook `name` of self: a new reference, or NULL if it is `ours` or there is none. */
 static int get_hook(pickler *self, PyObject *name, PyCFunction ours, PyObject **hook) {
-    *hook = PyObject_GetAttr((PyObject *)self, name);
-    if (!*hook) {
-        if (!PyErr_ExceptionMatches(PyExc_AttributeError)) return -1;
-        PyErr_Clear();
-    } else if (is_ours(*hook, ours)) {
+    int there = kinx_lookup_attr((PyObject *)self, name, hook);
+    if (there > 0 && is_ours(*hook, ours)) {
         Py_SETREF(*hook, hidden_hook(self, name));
-        if (!*hook && PyErr_Occurred()) return -1;
+        if (!*hook && PyErr_Occurred()) there = -1;
     }
-    return 0;
+    return there < 0 ? -1 : 0;
 }
 
 /* self.name as a truth value: subclasses may set it in the class. */

@@ -22,11 +22,10 @@ int kinx_raise_writer(kin_err err) {
     return -1; /* any other has been raised where it came up: in the user's file */
 }
 
-#define RESERVE(p, need)                              \
-    do {                                              \
-        kin_err err_ = kin_reserve(&(p)->out, need);  \
-        if (err_ < 0) return kinx_raise_writer(err_); \
-    } while (0)
+int kinx_raise_pickling(kinx_pickler *p, const char *text) {
+    PyErr_SetString(p->ps->pickling_error, text);
+    return -1;
+}
 
 static inline int put_op(kinx_pickler *p, kin_opcode op) {
     return kinx_put_op(p, op);
@@ -58,14 +57,14 @@ static inline int save_int(kinx_pickler *p, PyObject *obj) {
         n = PyLong_AsLongLongAndOverflow(obj, &overflow);
         if (overflow) return kinx_save_big_int(p, obj);
     }
-    RESERVE(p, KIN_INT_ROOM);
+    if (kinx_reserve(p, KIN_INT_ROOM) < 0) return -1;
     p->out.at = kin_store_int(p->out.at, n);
     return 0;
 }
 
 static inline int save_float(kinx_pickler *p, PyObject *obj) {
     if (p->protocol < 1) return kinx_save_old_float(p, obj);
-    RESERVE(p, 9);
+    if (kinx_reserve(p, 9) < 0) return -1;
     p->out.at = kin_store_float(p->out.at, PyFloat_AS_DOUBLE(obj));
     return 0;
 }
@@ -99,7 +98,7 @@ int kinx_remember(kinx_pickler *p, PyObject *obj, bool sole) {
     if (kinx_memo_add(&p->memo, obj) < 0) return -1;
     if (p->protocol >= 4) return put_op(p, KIN_OP_MEMOIZE);
     if (p->protocol < 1) return kinx_put_text(p, "p%zu\n", index);
-    RESERVE(p, 5);
+    if (kinx_reserve(p, 5) < 0) return -1;
     if (index < 256) {
         *p->out.at++ = KIN_OP_BINPUT;
         *p->out.at++ = (uint8_t)index;
@@ -112,7 +111,7 @@ int kinx_remember(kinx_pickler *p, PyObject *obj, bool sole) {
 
 static inline int refer(kinx_pickler *p, size_t index) {
     if (p->protocol < 1) return kinx_put_text(p, "g%zu\n", index);
-    RESERVE(p, 5);
+    if (kinx_reserve(p, 5) < 0) return -1;
     if (index < 256) {
         *p->out.at++ = KIN_OP_BINGET;
         *p->out.at++ = (uint8_t)index;
@@ -142,108 +141,7 @@ int kinx_save_met_again(kinx_pickler *p, PyObject *obj, bool sole, int pops) {
     return kinx_refer(p, (size_t)index) < 0 ? -1 : 1;
 }
 
-/* -- Strings and bytes ----------------------------------------------------------------------- */
-
-static int put_payload(kinx_pickler *p, PyObject *owner, const uint8_t *head, size_t head_len,
-                       const void *data, size_t len) {
-    p->payload_of = owner;
-    kin_err err = kin_put_payload(&p->out, head, head_len, data, len);
-    return err < 0 ? kinx_raise_writer(err) : 0;
-}
-
-static size_t utf8_len(PyObject *str) {
-    Py_ssize_t count = PyUnicode_GET_LENGTH(str);
-    size_t len = (size_t)count;
-    const void *data = PyUnicode_DATA(str);
-    switch (PyUnicode_KIND(str)) {
-    case PyUnicode_1BYTE_KIND:
-        for (Py_ssize_t i = 0; i < count; i++) len += ((const Py_UCS1 *)data)[i] >> 7;
-        return len;
-    case PyUnicode_2BYTE_KIND:
-        for (Py_ssize_t i = 0; i < count; i++) {
-            Py_UCS2 c = ((const Py_UCS2 *)data)[i];
-            len += (size_t)(c >= 0x80) + (size_t)(c >= 0x800);
-        }
-        return len;
-    default:
-        for (Py_ssize_t i = 0; i < count; i++) {
-            Py_UCS4 c = ((const Py_UCS4 *)data)[i];
-            len += (size_t)(c >= 0x80) + (size_t)(c >= 0x800) + (size_t)(c >= 0x10000);
-        }
-        return len;
-    }
-}
-
-/* One character of more than 7 bits; lone surrogates as if they were characters, as
- * unpicklers decode them. */
-static inline uint8_t *store_char(uint8_t *at, Py_UCS4 c) {
-    if (c < 0x800) {
-        *at++ = (uint8_t)(0xc0 | c >> 6);
-    } else {
-        if (c < 0x10000) {
-            *at++ = (uint8_t)(0xe0 | c >> 12);
-        } else {
-            *at++ = (uint8_t)(0xf0 | c >> 18);
-            *at++ = (uint8_t)(0x80 | (c >> 12 & 0x3f));
-        }
-        *at++ = (uint8_t)(0x80 | (c >> 6 & 0x3f));
-    }
-    *at++ = (uint8_t)(0x80 | (c & 0x3f));
-    return at;
-}
-
-#define STORE_CHARS(at, type, data, count)     \
-    for (Py_ssize_t i = 0; i < (count); i++) { \
-        Py_UCS4 c = ((const type *)(data))[i]; \
-        if (c < 0x80) *(at)++ = (uint8_t)c;    \
-        else (at) = store_char(at, c);         \
-    }
-
-static uint8_t *store_utf8(uint8_t *at, PyObject *str) {
-    Py_ssize_t count = PyUnicode_GET_LENGTH(str);
-    const void *data = PyUnicode_DATA(str);
-    switch (PyUnicode_KIND(str)) {
-    case PyUnicode_1BYTE_KIND: STORE_CHARS(at, Py_UCS1, data, count) break;
-    case PyUnicode_2BYTE_KIND: STORE_CHARS(at, Py_UCS2, data, count) break;
-    default: STORE_CHARS(at, Py_UCS4, data, count) break;
-    }
-    return at;
-}
-
-/* The UTF-8 form that the string has with it, if somebody has asked for it; else NULL. */
-static const char *kept_utf8(PyObject *str, size_t *len) {
-    if (!PyUnicode_IS_COMPACT(str)) return NULL;
-    const PyCompactUnicodeObject *compact = (PyCompactUnicodeObject *)str;
-    *len = (size_t)compact->utf8_length;
-    return compact->utf8;
-}
-
-static int raise_too_large(const char *what) {
-    PyErr_Format(PyExc_OverflowError,
-                 "serializing a %s larger than 4 GiB requires pickle protocol 4 or higher", what);
-    return -1;
-}
-
-static int put_wide_str(kinx_pickler *p, PyObject *obj) {
-    size_t len;
-    const char *kept = kept_utf8(obj, &len);
-    if (!kept) len = utf8_len(obj);
-    uint8_t head[9];
-    size_t head_len = (size_t)(kin_store_str_head(head, len, p->out.protocol) - head);
-    if (len > UINT32_MAX && p->protocol < 4) return raise_too_large("string");
-    if (kept) return put_payload(p, obj, head, head_len, kept, len);
-    if (len < KIN_LARGE_PAYLOAD) {
-        RESERVE(p, head_len + len);
-        memcpy(p->out.at, head, head_len);
-        p->out.at = store_utf8(p->out.at + head_len, obj);
-        return 0;
-    }
-    PyObject *bytes = PyUnicode_AsEncodedString(obj, "utf-8", "surrogatepass");
-    if (!bytes) return -1;
-    int err = put_payload(p, bytes, head, head_len, PyBytes_AS_STRING(bytes), len);
-    Py_DECREF(bytes);
-    return err;
-}
+/* -- Strings ----------------------------------------------------------------------- */
 
 static inline bool is_hook_name(const char *name, size_t len) {
     return len >= 12 && name[0] == '_' && name[1] == '_' && kinx_is_hook_name(name, len);
@@ -254,12 +152,12 @@ static inline int put_str(kinx_pickler *p, PyObject *obj) {
 #if PY_VERSION_HEX < 0x030C0000
     if (PyUnicode_READY(obj) < 0) return -1;
 #endif
-    if (!PyUnicode_IS_ASCII(obj)) return put_wide_str(p, obj);
+    if (!PyUnicode_IS_ASCII(obj)) return kinx_put_wide_str(p, obj);
     size_t len = (size_t)PyUnicode_GET_LENGTH(obj);
     const void *data = PyUnicode_DATA(obj);
     if (KINX_UNLIKELY(p->bare && is_hook_name(data, len))) return kinx_begin_again(p);
     if (len <= 0xff && p->protocol >= 4) {
-        RESERVE(p, 2 + 256);
+        if (kinx_reserve(p, 2 + 256) < 0) return -1;
         uint8_t *at = p->out.at;
         at[0] = KIN_OP_SHORT_BINUNICODE;
         at[1] = (uint8_t)len;
@@ -267,10 +165,10 @@ static inline int put_str(kinx_pickler *p, PyObject *obj) {
         p->out.at = at + 2 + len;
         return 0;
     }
-    if (len > UINT32_MAX && p->protocol < 4) return raise_too_large("string");
+    if (len > UINT32_MAX && p->protocol < 4) return kinx_raise_too_large("string");
     uint8_t head[9];
     size_t head_len = (size_t)(kin_store_str_head(head, len, p->out.protocol) - head);
-    return put_payload(p, obj, head, head_len, data, len);
+    return kinx_put_payload(p, obj, head, head_len, data, len);
 }
 
 static inline int save_str(kinx_pickler *p, PyObject *obj, bool sole) {
@@ -286,83 +184,6 @@ int kinx_save_str(kinx_pickler *p, PyObject *str) {
     return save_str(p, str, false);
 }
 
-/* `data` belongs to `owner`. */
-static int put_bytes(kinx_pickler *p, PyObject *owner, const void *data, size_t len) {
-    if (len > UINT32_MAX && p->protocol < 4) return raise_too_large("bytes object");
-    uint8_t head[9];
-    size_t head_len = (size_t)(kin_store_bytes_head(head, len) - head);
-    return put_payload(p, owner, head, head_len, data, len);
-}
-
-static int save_bytes(kinx_pickler *p, PyObject *obj, bool sole) {
-    if (p->protocol < 3) return kinx_save_old_bytes(p, obj);
-    if (put_bytes(p, obj, PyBytes_AS_STRING(obj), (size_t)PyBytes_GET_SIZE(obj)) < 0) return -1;
-    return kinx_remember(p, obj, sole);
-}
-
-/* A bytearray may change while what is written is on its way: it is copied. */
-static int put_bytearray(kinx_pickler *p, const void *data, size_t len) {
-    uint8_t head[9] = {KIN_OP_BYTEARRAY8};
-    kin_store8(head + 1, len);
-    return put_payload(p, NULL, head, sizeof head, data, len);
-}
-
-static int save_bytearray(kinx_pickler *p, PyObject *obj, bool sole) {
-    if (p->protocol < 5) return kinx_save_old_bytes(p, obj);
-    if (put_bytearray(p, PyByteArray_AS_STRING(obj), (size_t)PyByteArray_GET_SIZE(obj)) < 0) {
-        return -1;
-    }
-    return kinx_remember(p, obj, sole);
-}
-
-static int raise_pickling(kinx_pickler *p, const char *text) {
-    PyErr_SetString(p->ps->pickling_error, text);
-    return -1;
-}
-
-/* For a message: large ones go beside it. */
-static int keep_buffer(kinx_pickler *p, PyObject *obj, const Py_buffer *view) {
-    if (view->len < KINX_OUT_OF_BAND) return 1;
-    if (!p->buffers) p->buffers = PyList_New(0);
-    return p->buffers && PyList_Append(p->buffers, obj) == 0 ? 0 : -1;
-}
-
-/* 1: it goes in the pickle; 0: beside it. */
-static int is_in_band(kinx_pickler *p, PyObject *obj, const Py_buffer *view) {
-    if (p->keep_buffers) return keep_buffer(p, obj, view);
-    if (!p->buffer_callback) return 1;
-    if (kinx_not_bare(p) < 0) return -1;
-    PyObject *answer = PyObject_CallOneArg(p->buffer_callback, obj);
-    if (!answer) return -1;
-    int in_band = PyObject_IsTrue(answer);
-    Py_DECREF(answer);
-    return in_band;
-}
-
-static int save_picklebuffer(kinx_pickler *p, PyObject *obj, bool sole) {
-    if (p->protocol < 5) {
-        return raise_pickling(p, "PickleBuffer can only be pickled with protocol >= 5");
-    }
-    const Py_buffer *view = PyPickleBuffer_GetBuffer(obj);
-    if (!view) return -1;
-    if (view->suboffsets != NULL || !PyBuffer_IsContiguous(view, 'A')) {
-        return raise_pickling(
-            p, "PickleBuffer can not be pickled when pointing to a non-contiguous buffer");
-    }
-    int in_band = is_in_band(p, obj, view);
-    if (in_band < 0) return -1;
-    if (in_band == 0) {
-        if (put_op(p, KIN_OP_NEXT_BUFFER) < 0) return -1;
-        return view->readonly ? put_op(p, KIN_OP_READONLY_BUFFER) : 0;
-    }
-    /* The callback may have released it. */
-    view = PyPickleBuffer_GetBuffer(obj);
-    if (!view) return -1;
-    int err = view->readonly ? put_bytes(p, NULL, view->buf, (size_t)view->len)
-                             : put_bytearray(p, view->buf, (size_t)view->len);
-    return err < 0 ? -1 : kinx_remember(p, obj, sole);
-}
-
 /* -- Containers ---------------------------------------------------------------------------- */
 
 enum { RUN = 32 };
@@ -371,7 +192,7 @@ enum { RUN = 32 };
  * room.  Returns how many; or -1. */
 static inline Py_ssize_t save_numbers(kinx_pickler *p, PyObject *const *items, Py_ssize_t count) {
     if (p->persistent_id || p->protocol < 2) return 0;
-    RESERVE(p, RUN * KIN_INT_ROOM);
+    if (kinx_reserve(p, RUN * KIN_INT_ROOM) < 0) return -1;
     uint8_t *at = p->out.at;
     Py_ssize_t i = 0;
     for (long n; i < count && i < RUN; i++) {
@@ -625,8 +446,8 @@ static void fast_leave(kinx_pickler *p, PyObject *obj) {
 }
 
 static int save_unguarded(kinx_pickler *p, PyObject *obj, bool sole) {
-    if (PyByteArray_CheckExact(obj)) return save_bytearray(p, obj, sole);
-    if (Py_IS_TYPE(obj, &PyPickleBuffer_Type)) return save_picklebuffer(p, obj, sole);
+    if (PyByteArray_CheckExact(obj)) return kinx_save_bytearray(p, obj, sole);
+    if (Py_IS_TYPE(obj, &PyPickleBuffer_Type)) return kinx_save_picklebuffer(p, obj, sole);
     return kinx_save_other(p, obj, sole);
 }
 
@@ -667,7 +488,7 @@ static int save_persistent(kinx_pickler *p, PyObject *obj) {
         PyObject *text = PyObject_Str(id);
         if (!text) done = -1;
         else if (!PyUnicode_IS_ASCII(text)) {
-            done = raise_pickling(p, "persistent IDs in protocol 0 must be ASCII strings");
+            done = kinx_raise_pickling(p, "persistent IDs in protocol 0 must be ASCII strings");
         } else if (kinx_put_text(p, "P%s\n", (const char *)PyUnicode_DATA(text)) < 0) {
             done = -1;
         }
@@ -694,7 +515,7 @@ static int save_compound(kinx_pickler *p, PyObject *obj, bool sole) {
         Py_ssize_t index = kinx_memo_find(&p->memo, obj);
         if (index >= 0) return kinx_refer(p, (size_t)index);
     }
-    if (PyBytes_CheckExact(obj)) return save_bytes(p, obj, sole);
+    if (PyBytes_CheckExact(obj)) return kinx_save_bytes(p, obj, sole);
     if (Py_EnterRecursiveCall(" while pickling an object")) return -1;
     int err = save_container(p, obj, sole);
     Py_LeaveRecursiveCall();

@@ -10,12 +10,6 @@
 
 /* -- Which module? ---------------------------------------------------------------------- */
 
-static PyObject *optional_attr(PyObject *obj, PyObject *name) {
-    PyObject *found = PyObject_GetAttr(obj, name);
-    if (!found && PyErr_ExceptionMatches(PyExc_AttributeError)) PyErr_Clear();
-    return found;
-}
-
 /* holder.part, for one step of a name.  What stands plainly in the dict of a module, or of a
  * class that asks in the standard way, is found without running anybody's code; a module may
  * have a __getattr__ (PEP 562), a class a descriptor.  New reference; NULL without an exception
@@ -29,7 +23,8 @@ static PyObject *step(kinx_pickler *p, PyObject *holder, PyObject *part) {
         if (found && !PyType_Check(found) && !PyFunction_Check(found)) found = NULL;
     }
     if (found || PyErr_Occurred()) return Py_XNewRef(found);
-    return kinx_not_bare(p) < 0 ? NULL : optional_attr(holder, part);
+    if (kinx_not_bare(p) == 0) kinx_lookup_attr(holder, part, &found);
+    return found;
 }
 
 /* Follow a dotted name.  *parent: what the last part is an attribute of.  New references.
@@ -79,10 +74,10 @@ static PyObject *search_modules(kinx_pickler *p, PyObject *obj, PyObject *name) 
 }
 
 static PyObject *module_name_of(kinx_pickler *p, PyObject *obj, PyObject *name) {
-    PyObject *module_name = optional_attr(obj, p->ps->names.__module__);
+    PyObject *module_name;
+    if (kinx_lookup_attr(obj, p->ps->names.__module__, &module_name) < 0) return NULL;
     if (module_name && module_name != Py_None) return module_name;
     Py_XDECREF(module_name);
-    if (!module_name && PyErr_Occurred()) return NULL;
     if (kinx_not_bare(p) < 0) return NULL; /* modules may answer with anything */
     return search_modules(p, obj, name);
 }
@@ -168,8 +163,7 @@ static int save_extension(kinx_pickler *p, PyObject *obj, PyObject *module_name,
         }
         return -1;
     }
-    kin_err err = kin_reserve(&p->out, 5);
-    if (err < 0) return kinx_raise_writer(err);
+    if (kinx_reserve(p, 5) < 0) return -1;
     uint8_t *at = p->out.at;
     *at++ = n <= 0xff ? KIN_OP_EXT1 : n <= 0xffff ? KIN_OP_EXT2 : KIN_OP_EXT4;
     if (n <= 0xff) *at++ = (uint8_t)n;
@@ -278,8 +272,10 @@ static int save_own(kinx_pickler *p, PyObject *obj, PyObject *name) {
 }
 
 static PyObject *name_of(kinx_pickler *p, PyObject *obj) {
-    PyObject *name = optional_attr(obj, p->ps->names.__qualname__);
-    if (!name && !PyErr_Occurred()) name = PyObject_GetAttr(obj, p->ps->names.__name__);
+    PyObject *name;
+    if (kinx_lookup_attr(obj, p->ps->names.__qualname__, &name) == 0) {
+        name = PyObject_GetAttr(obj, p->ps->names.__name__);
+    }
     if (name && !PyUnicode_Check(name)) {
         PyErr_Format(p->ps->pickling_error, "Can't pickle %R: its name is no string", obj);
         Py_CLEAR(name);
@@ -287,16 +283,10 @@ static PyObject *name_of(kinx_pickler *p, PyObject *obj) {
     return name;
 }
 
-/* Does asking obj for its attributes run nobody's code? */
-static bool answers_by_itself(PyObject *obj) {
-    getattrofunc ask = Py_TYPE(obj)->tp_getattro;
-    return ask == PyObject_GenericGetAttr || ask == PyType_Type.tp_getattro;
-}
-
 int kinx_save_global(kinx_pickler *p, PyObject *obj, PyObject *given) {
     PyObject *own;
     if (!given && kinx_is_own_maker(p->st, obj, &own)) return save_own(p, obj, own);
-    if (!answers_by_itself(obj) && kinx_not_bare(p) < 0) return -1;
+    if (!kinx_answers_by_itself(obj) && kinx_not_bare(p) < 0) return -1;
     PyObject *name = given ? Py_NewRef(given) : name_of(p, obj);
     if (!name) return -1;
     PyObject *module_name = NULL;

@@ -274,8 +274,7 @@ static int save_new(kinx_pickler *p, PyObject *obj, bool named_tuple) {
     if (named_tuple) {
         return kinx_save_tuple_of(p, obj) < 0 ? -1 : kinx_put_op(p, KIN_OP_NEWOBJ);
     }
-    kin_err err = kin_reserve(&p->out, 2);
-    if (err < 0) return kinx_raise_writer(err);
+    if (kinx_reserve(p, 2) < 0) return -1;
     *p->out.at++ = KIN_OP_EMPTY_TUPLE;
     *p->out.at++ = KIN_OP_NEWOBJ;
     return 0;

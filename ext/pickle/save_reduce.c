@@ -7,13 +7,8 @@
  * The answer, a reduction, says what to call with which arguments and what to put
  * into the outcome.  What is called is written first, then the object is
  * remembered, then its contents are written, which may refer back to it. */
+#include "ask.h"
 #include "by_value.h"
-#include "pickler.h"
-
-static int raise_pickling(kinx_pickler *p, const char *text) {
-    PyErr_SetString(p->ps->pickling_error, text);
-    return -1;
-}
 
 /* -- Writing a reduction ---------------------------------------------------------------- */
 
@@ -31,7 +26,8 @@ static int raise_item(kinx_pickler *p, const char *which, const char *what, PyOb
 static int unpack(kinx_pickler *p, PyObject *reduced, reduction *r) {
     Py_ssize_t count = PyTuple_GET_SIZE(reduced);
     if (count < 2 || count > 6) {
-        return raise_pickling(p, "tuple returned by __reduce__ must contain 2 through 6 elements");
+        return kinx_raise_pickling(
+            p, "tuple returned by __reduce__ must contain 2 through 6 elements");
     }
     PyObject *items[6] = {NULL};
     for (Py_ssize_t i = 0; i < count; i++) {
@@ -40,10 +36,12 @@ static int unpack(kinx_pickler *p, PyObject *reduced, reduction *r) {
     }
     *r = (reduction){items[0], items[1], items[2], items[3], items[4], items[5]};
     if (!r->maker || !PyCallable_Check(r->maker)) {
-        return raise_pickling(p, "first item of the tuple returned by __reduce__ must be callable");
+        return kinx_raise_pickling(
+            p, "first item of the tuple returned by __reduce__ must be callable");
     }
     if (!r->args || !PyTuple_Check(r->args)) {
-        return raise_pickling(p, "second item of the tuple returned by __reduce__ must be a tuple");
+        return kinx_raise_pickling(
+            p, "second item of the tuple returned by __reduce__ must be a tuple");
     }
     if (r->list_items && !PyIter_Check(r->list_items)) {
         return raise_item(p, "fourth", "an iterator", r->list_items);
@@ -75,12 +73,9 @@ static int newobj_of(kinx_pickler *p, PyObject *maker, enum newobj *which) {
     *which = NO_NEWOBJ;
     if (p->protocol < 2 || PyType_Check(maker) || PyCFunction_CheckExact(maker)) return 0;
     if (!PyFunction_Check(maker) && kinx_not_bare(p) < 0) return -1;
-    PyObject *name = PyObject_GetAttr(maker, p->ps->names.__name__);
-    if (!name) {
-        if (!PyErr_ExceptionMatches(PyExc_AttributeError)) return -1;
-        PyErr_Clear();
-        return 0;
-    }
+    PyObject *name;
+    int named = kinx_lookup_attr(maker, p->ps->names.__name__, &name);
+    if (named <= 0) return named;
     if (PyUnicode_Check(name)) {
         if (PyUnicode_Compare(name, p->ps->names.__newobj__) == 0) *which = NEWOBJ;
         else if (PyUnicode_Compare(name, p->ps->names.__newobj_ex__) == 0) *which = NEWOBJ_EX;
@@ -150,17 +145,17 @@ static int save_newobj_ex(kinx_pickler *p, const reduction *r, PyObject *obj) {
 
 /* An object that says it is of another class than it makes would come out as that one. */
 static int check_newobj(kinx_pickler *p, PyObject *args, PyObject *obj) {
-    if (PyTuple_GET_SIZE(args) < 1) return raise_pickling(p, "__newobj__ arglist is empty");
+    if (PyTuple_GET_SIZE(args) < 1) return kinx_raise_pickling(p, "__newobj__ arglist is empty");
     PyObject *cls = PyTuple_GET_ITEM(args, 0);
     if (!PyType_Check(cls)) {
-        return raise_pickling(p, "args[0] from __newobj__ args is not a type");
+        return kinx_raise_pickling(p, "args[0] from __newobj__ args is not a type");
     }
     if (!obj || cls == (PyObject *)Py_TYPE(obj)) return 0;
     PyObject *own = PyObject_GetAttr(obj, p->ps->names.__class__);
     if (!own) return -1;
     Py_DECREF(own);
     if (own == cls) return 0;
-    return raise_pickling(p, "args[0] from __newobj__ args has the wrong class");
+    return kinx_raise_pickling(p, "args[0] from __newobj__ args has the wrong class");
 }
 
 static int save_newobj(kinx_pickler *p, const reduction *r, PyObject *obj) {
@@ -338,7 +333,8 @@ static PyObject *reduce_by_override(kinx_pickler *p, PyObject *obj) {
 /* obj.__reduce_ex__(protocol), or obj.__reduce__() where it has only that. */
 static PyObject *reduce_by_itself(kinx_pickler *p, PyObject *obj) {
     if (!kinx_reduces_by_library(p, obj) && kinx_not_bare(p) < 0) return NULL;
-    PyObject *method = PyObject_GetAttr(obj, p->ps->names.__reduce_ex__);
+    PyObject *method;
+    if (kinx_lookup_attr(obj, p->ps->names.__reduce_ex__, &method) < 0) return NULL;
     if (method) {
         PyObject *protocol = PyLong_FromLong(p->protocol);
         PyObject *reduced = protocol ? PyObject_CallOneArg(method, protocol) : NULL;
@@ -346,8 +342,6 @@ static PyObject *reduce_by_itself(kinx_pickler *p, PyObject *obj) {
         Py_DECREF(method);
         return reduced;
     }
-    if (!PyErr_ExceptionMatches(PyExc_AttributeError)) return NULL;
-    PyErr_Clear();
     method = PyObject_GetAttr(obj, p->ps->names.__reduce__);
     if (!method) {
         if (PyErr_ExceptionMatches(PyExc_AttributeError)) {
@@ -433,7 +427,7 @@ int kinx_save_other(kinx_pickler *p, PyObject *obj, bool sole) {
     if (reduced == Py_NotImplemented) err = kinx_save_global(p, obj, NULL);
     else if (PyUnicode_Check(reduced)) err = kinx_save_global(p, obj, reduced);
     else if (PyTuple_Check(reduced)) err = kinx_save_reduce(p, reduced, obj, sole);
-    else err = raise_pickling(p, "__reduce__ must return a string or tuple");
+    else err = kinx_raise_pickling(p, "__reduce__ must return a string or tuple");
     Py_DECREF(reduced);
     return err;
 }

@@ -29,8 +29,7 @@ int kinx_save_old_int(kinx_pickler *p, PyObject *obj) {
     long long n = PyLong_AsLongLongAndOverflow(obj, &overflow);
     if (overflow || n < INT32_MIN || n > INT32_MAX) return put_repr(p, "L%sL\n", obj);
     if (p->protocol < 1) return kinx_put_text(p, "I%ld\n", (long)n);
-    kin_err err = kin_reserve(&p->out, KIN_INT_ROOM);
-    if (err < 0) return kinx_raise_writer(err);
+    if (kinx_reserve(p, KIN_INT_ROOM) < 0) return -1;
     p->out.at = kin_store_int(p->out.at, n);
     return 0;
 }
@@ -60,8 +59,7 @@ int kinx_save_big_int(kinx_pickler *p, PyObject *obj) {
         PyErr_SetString(PyExc_OverflowError, "int too large to pickle");
         return -1;
     }
-    kin_err err = kin_reserve(&p->out, 5 + (size_t)len);
-    if (err < 0) return kinx_raise_writer(err);
+    if (kinx_reserve(p, 5 + (size_t)len) < 0) return -1;
     uint8_t *at = p->out.at, *digits = at + (len <= 0xff ? 2 : 5);
     if (int_to_bytes(obj, digits, len) < 0) return -1;
     /* A negative number may need one byte less than its bits say. */
@@ -114,8 +112,7 @@ static uint8_t *store_escaped(uint8_t *at, Py_UCS4 c) {
 int kinx_save_old_str(kinx_pickler *p, PyObject *obj) {
     Py_ssize_t count = PyUnicode_GET_LENGTH(obj);
     if (count > (PY_SSIZE_T_MAX - 2) / 10) return kinx_raise_writer(-ENOMEM);
-    kin_err err = kin_reserve(&p->out, (size_t)count * 10 + 2);
-    if (err < 0) return kinx_raise_writer(err);
+    if (kinx_reserve(p, (size_t)count * 10 + 2) < 0) return -1;
     uint8_t *at = p->out.at;
     int kind = (int)PyUnicode_KIND(obj);
     const void *data = PyUnicode_DATA(obj);

@@ -232,7 +232,7 @@ static int find_persistent_load(unpickler_object *self) {
         self->u.persistent_load = Py_XNewRef(self->persistent_load);
         return 0;
     }
-    return kinx_attribute((PyObject *)self, us->str_persistent_load, &self->u.persistent_load) < 0
+    return kinx_lookup_attr((PyObject *)self, us->str_persistent_load, &self->u.persistent_load) < 0
                ? -1
                : 0;
 }
