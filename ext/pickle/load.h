@@ -3,7 +3,8 @@
  * A pickle is a program for a stack machine; load.c runs it.  The others:
  *
  *   unpickler.c     loads, load, the Unpickler and its memo's proxy
- *   load.c          the loop, and what belongs in it: numbers, strings, containers
+ *   load.c          the loop, and what belongs in it: numbers, strings, the memo at its best
+ *   load_stack.c    the stack and its marks; lists, dicts, sets and tuples
  *   load_source.c   where the bytes come from, if from a file
  *   load_memo.c     the memo, where it is not simply the next place
  *   load_ahead.c    what of the memo will be asked for
@@ -177,7 +178,7 @@ PyObject *kinx_load(kinx_loader *u);
 int kinx_truncated(kinx_loader *u);
 int kinx_underflow(kinx_loader *u);
 
-/* -- The stack --------------------------------------------------------------------------- */
+/* -- load_stack.c -------------------------------------------------------------------------- */
 
 /* Room for one more.  Raises MemoryError. */
 int kinx_stack_grow(kinx_loader *u, size_t more);
@@ -207,11 +208,28 @@ static inline Py_ssize_t kinx_reach(const kinx_loader *u) {
 Py_ssize_t kinx_pop_mark(kinx_loader *u);
 /* The same, and leaves a pending container for the caller to make; *kind says so. */
 Py_ssize_t kinx_pop_mark_as_is(kinx_loader *u, kinx_mark_kind *kind);
+/* Room for one mark more.  Raises MemoryError. */
+int kinx_grow_marks(kinx_loader *u);
 /* Drop what is above `depth`. */
 void kinx_stack_cut(kinx_loader *u, Py_ssize_t depth);
 /* What is above `depth`, which is taken from there.  New reference. */
 PyObject *kinx_pop_tuple(kinx_loader *u, Py_ssize_t depth);
 PyObject *kinx_pop_list(kinx_loader *u, Py_ssize_t depth);
+
+/* Append, or set the pairs, that are above `depth` to what is right below it. */
+int kinx_append(kinx_loader *u, Py_ssize_t depth);
+int kinx_set_items(kinx_loader *u, Py_ssize_t depth);
+/* Push a tuple of what is above `depth`; or what is called with it, if that is next. */
+int kinx_make_tuple(kinx_loader *u, Py_ssize_t depth);
+int kinx_load_appends(kinx_loader *u);
+int kinx_load_setitems(kinx_loader *u);
+int kinx_load_additems(kinx_loader *u);
+int kinx_load_dict(kinx_loader *u);
+int kinx_load_list(kinx_loader *u);
+int kinx_load_tuple(kinx_loader *u);
+int kinx_load_frozenset(kinx_loader *u);
+int kinx_load_pop(kinx_loader *u);
+int kinx_load_pop_mark(kinx_loader *u);
 
 /* -- Calls ---------------------------------------------------------------------------------- */
 
