@@ -469,7 +469,8 @@ static PyType_Slot pickler_slots[] = {
 static PyType_Spec pickler_spec = {
     .name = "kinfolk.pickle.Pickler",
     .basicsize = sizeof(pickler),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
+    .flags =
+        Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = pickler_slots,
 };
 

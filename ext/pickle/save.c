@@ -448,7 +448,9 @@ static void fast_leave(kinx_pickler *p, PyObject *obj) {
 static int save_unguarded(kinx_pickler *p, PyObject *obj, bool sole) {
     if (PyByteArray_CheckExact(obj)) return kinx_save_bytearray(p, obj, sole);
     if (Py_IS_TYPE(obj, &PyPickleBuffer_Type)) return kinx_save_picklebuffer(p, obj, sole);
-    return kinx_save_other(p, obj, sole);
+    /* Here and not in there: where objects are nested deep, each frame less counts. */
+    int done = p->reducer_override ? 0 : kinx_save_instance(p, obj, sole);
+    return done == 0 ? kinx_save_other(p, obj, sole) : done < 0 ? -1 : 0;
 }
 
 static int save_in_fast_mode(kinx_pickler *p, PyObject *obj, bool sole) {

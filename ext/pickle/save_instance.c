@@ -182,25 +182,9 @@ bool kinx_reduces_by_library(kinx_pickler *p, PyObject *obj) {
 
 /* -- Writing an instance ------------------------------------------------------------------------ */
 
-enum { FEW = 16 };
-
-/* What an instance consists of, held: writing it may run code that changes it, and the
- * table of plans has forgotten the class by then, perhaps. */
-typedef struct contents {
-    PyObject *dict; /* NULL: none, or nothing in it */
-    Py_ssize_t filled;
-    PyObject **names, **values; /* of the slots that are filled */
-    PyObject *few[2 * FEW];
-} contents;
-
-static void contents_fini(contents *c) {
-    Py_XDECREF(c->dict);
-    for (Py_ssize_t i = 0; i < c->filled; i++) {
-        Py_DECREF(c->names[i]);
-        Py_DECREF(c->values[i]);
-    }
-    if (c->names != c->few) PyMem_Free(c->names);
-}
+/* An instance is held while it is written, as what it consists of: writing it may run code that
+ * changes it, and the table of plans has forgotten the class by then, perhaps.  The frames
+ * here lie on the C stack once for each level of nesting: they are kept small. */
 
 /* New reference or NULL: what object.__getstate__ takes for the __dict__. */
 static PyObject *state_dict(PyObject *obj) {
@@ -209,75 +193,6 @@ static PyObject *state_dict(PyObject *obj) {
     if (dict && PyDict_Check(dict) && PyDict_GET_SIZE(dict) == 0) Py_CLEAR(dict);
 #endif
     return dict;
-}
-
-static int contents_init(contents *c, PyObject *obj, const struct kinx_plan *plan) {
-    c->dict = NULL;
-    c->filled = 0;
-    c->names = c->few;
-    if (plan->slot_count > FEW) {
-        c->names = PyMem_Malloc((size_t)plan->slot_count * 2 * sizeof *c->names);
-        if (!c->names) return kinx_raise_writer(-ENOMEM);
-    }
-    c->values = c->names + (plan->slot_count > FEW ? plan->slot_count : FEW);
-    for (Py_ssize_t i = 0; i < plan->slot_count; i++) {
-        PyObject *value = *(PyObject **)((char *)obj + plan->slots[i].offset);
-        if (!value) continue;
-        c->names[c->filled] = Py_NewRef(plan->slots[i].name);
-        c->values[c->filled++] = Py_NewRef(value);
-    }
-    if (plan->has_dict) c->dict = state_dict(obj);
-    if (c->dict || !PyErr_Occurred()) return 0;
-    contents_fini(c);
-    return -1;
-}
-
-static int save_dict(kinx_pickler *p, PyObject *obj, PyObject *dict) {
-    bool sole = p->bare && Py_REFCNT(dict) == 2; /* the instance's reference and ours */
-    return kinx_save_known(p, dict, sole) < 0 ? kinx_trail(p, obj, KINX_STEP_STATE, NULL) : 0;
-}
-
-static int save_slot(kinx_pickler *p, PyObject *obj, PyObject *name, PyObject *value) {
-    if (kinx_save_str(p, name) < 0) return -1;
-    bool sole = p->bare && Py_REFCNT(value) == 2;
-    if (kinx_save_known(p, value, sole) == 0) return 0;
-    return kinx_trail(p, obj, KINX_STEP_ATTRIBUTE, name);
-}
-
-/* (__dict__ or None, {name: value}), of which neither tuple nor dict is made. */
-static int save_slots(kinx_pickler *p, PyObject *obj, const contents *c) {
-    int err = c->dict ? save_dict(p, obj, c->dict) : kinx_put_op(p, KIN_OP_NONE);
-    if (err == 0) err = kinx_put_op(p, KIN_OP_EMPTY_DICT);
-    if (err == 0 && c->filled > 1) err = kinx_put_op(p, KIN_OP_MARK);
-    for (Py_ssize_t i = 0; err == 0 && i < c->filled; i++) {
-        err = save_slot(p, obj, c->names[i], c->values[i]);
-    }
-    if (err == 0) err = kinx_put_op(p, c->filled > 1 ? KIN_OP_SETITEMS : KIN_OP_SETITEM);
-    return err < 0 ? -1 : kinx_put_op(p, KIN_OP_TUPLE2);
-}
-
-static int save_state(kinx_pickler *p, PyObject *obj, const contents *c) {
-    if (c->filled) {
-        if (save_slots(p, obj, c) < 0) return -1;
-    } else if (c->dict) {
-        if (save_dict(p, obj, c->dict) < 0) return -1;
-    } else {
-        return 0;
-    }
-    return kinx_put_op(p, KIN_OP_BUILD);
-}
-
-/* cls.__new__(cls), with the items of a named tuple behind it */
-static int save_new(kinx_pickler *p, PyObject *obj, bool named_tuple) {
-    if (kinx_save(p, (PyObject *)Py_TYPE(obj)) < 0)
-        return kinx_trail(p, obj, KINX_STEP_CLASS, NULL);
-    if (named_tuple) {
-        return kinx_save_tuple_of(p, obj) < 0 ? -1 : kinx_put_op(p, KIN_OP_NEWOBJ);
-    }
-    if (kinx_reserve(p, 2) < 0) return -1;
-    *p->out.at++ = KIN_OP_EMPTY_TUPLE;
-    *p->out.at++ = KIN_OP_NEWOBJ;
-    return 0;
 }
 
 /* An instance may have a hook of its own in its __dict__, though hardly any has.  While the
@@ -302,34 +217,131 @@ bool kinx_is_hook_name(const char *name, size_t len) {
     }
 }
 
+/* cls.__new__(cls), with the items of a named tuple behind it.  1: the instance has been written
+ * meanwhile: a class by value may lead to its own instance. */
+static int save_new(kinx_pickler *p, PyObject *obj, bool sole, bool named_tuple) {
+    if (kinx_save(p, (PyObject *)Py_TYPE(obj)) < 0) {
+        return kinx_trail(p, obj, KINX_STEP_CLASS, NULL);
+    }
+    if (named_tuple) {
+        if (kinx_save_tuple_of(p, obj) < 0 || kinx_put_op(p, KIN_OP_NEWOBJ) < 0) return -1;
+    } else {
+        kin_err err = kin_reserve(&p->out, 2);
+        if (err < 0) return kinx_raise_writer(err);
+        *p->out.at++ = KIN_OP_EMPTY_TUPLE;
+        *p->out.at++ = KIN_OP_NEWOBJ;
+    }
+    int met = kinx_save_met_again(p, obj, sole, 1);
+    return met ? met : kinx_remember(p, obj, sole);
+}
+
+static int save_dict(kinx_pickler *p, PyObject *obj, PyObject *dict) {
+    bool sole = p->bare && Py_REFCNT(dict) == 2; /* the instance's reference and ours */
+    return kinx_save_known(p, dict, sole) < 0 ? kinx_trail(p, obj, KINX_STEP_STATE, NULL) : 0;
+}
+
+/* 0 if obj is to be asked after all, else as kinx_save_instance. */
+static __attribute__((noinline)) int save_with_dict(kinx_pickler *p, PyObject *obj, bool sole,
+                                                    bool named_tuple) {
+    PyObject *dict = state_dict(obj);
+    if (!dict && PyErr_Occurred()) return -1;
+    int done = p->bare || !dict ? 0 : has_own_hook(p, dict);
+    if (done) {
+        Py_DECREF(dict);
+        return done < 0 ? -1 : 0;
+    }
+    done = save_new(p, obj, sole, named_tuple);
+    if (done == 0 && dict) done = save_dict(p, obj, dict) < 0 ? -1 : kinx_put_op(p, KIN_OP_BUILD);
+    Py_XDECREF(dict);
+    return done < 0 ? -1 : 1;
+}
+
+/* The filled slots as names and values, one after the other: a tuple, which holds them.  Making
+ * it may collect garbage, and so run code: the plan is asked for after it.  NULL raises. */
+static PyObject *filled_slots(kinx_pickler *p, PyObject *obj, Py_ssize_t count) {
+    PyObject *pairs = PyTuple_New(2 * count);
+    const struct kinx_plan *plan = pairs ? plan_of(p, Py_TYPE(obj)) : NULL;
+    if (plan && plan->slot_count != count) {
+        PyErr_SetString(PyExc_RuntimeError, "a class was changed while its instance was pickled");
+        plan = NULL;
+    }
+    if (!plan) {
+        Py_XDECREF(pairs);
+        return NULL;
+    }
+    Py_ssize_t at = 0;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *value = *(PyObject **)((char *)obj + plan->slots[i].offset);
+        if (!value) continue;
+        PyTuple_SET_ITEM(pairs, at++, Py_NewRef(plan->slots[i].name));
+        PyTuple_SET_ITEM(pairs, at++, Py_NewRef(value));
+    }
+    if (at < 2 * count) _PyTuple_Resize(&pairs, at); /* NULL if that fails, which raises */
+    return pairs;
+}
+
+/* (__dict__ or None, {name: value}), of which neither tuple nor dict is made. */
+static int save_slots(kinx_pickler *p, PyObject *obj, PyObject *dict, PyObject *pairs) {
+    Py_ssize_t count = PyTuple_GET_SIZE(pairs);
+    int err = dict ? save_dict(p, obj, dict) : kinx_put_op(p, KIN_OP_NONE);
+    if (err == 0) err = kinx_put_op(p, KIN_OP_EMPTY_DICT);
+    if (err == 0 && count > 2) err = kinx_put_op(p, KIN_OP_MARK);
+    for (Py_ssize_t i = 0; err == 0 && i < count; i += 2) {
+        PyObject *name = PyTuple_GET_ITEM(pairs, i), *value = PyTuple_GET_ITEM(pairs, i + 1);
+        err = kinx_save_str(p, name);
+        if (err == 0 && kinx_save_known(p, value, p->bare && Py_REFCNT(value) == 2) < 0) {
+            err = kinx_trail(p, obj, KINX_STEP_ATTRIBUTE, name);
+        }
+    }
+    if (err == 0) err = kinx_put_op(p, count > 2 ? KIN_OP_SETITEMS : KIN_OP_SETITEM);
+    return err < 0 ? -1 : kinx_put_op(p, KIN_OP_TUPLE2);
+}
+
+static __attribute__((noinline)) int save_with_slots(kinx_pickler *p, PyObject *obj, bool sole,
+                                                     Py_ssize_t count, bool has_dict) {
+    PyObject *pairs = filled_slots(p, obj, count), *dict = NULL;
+    if (!pairs) return -1;
+    if (has_dict) dict = state_dict(obj);
+    int done = PyErr_Occurred() ? -1 : p->bare || !dict ? 0 : has_own_hook(p, dict);
+    if (done == 0) {
+        done = save_new(p, obj, sole, false);
+        if (done == 0) {
+            bool empty = PyTuple_GET_SIZE(pairs) == 0;
+            if (!empty) done = save_slots(p, obj, dict, pairs);
+            else if (dict) done = save_dict(p, obj, dict);
+            if (done == 0 && (dict || !empty)) done = kinx_put_op(p, KIN_OP_BUILD);
+        }
+        done = done < 0 ? -1 : 1;
+    } else if (done > 0) {
+        done = 0;
+    }
+    Py_XDECREF(dict);
+    Py_DECREF(pairs);
+    return done;
+}
+
+/* Is a reducer registered for it? */
+static int is_registered(kinx_pickler *p, PyTypeObject *type) {
+    PyObject *reducer = kinx_registered_reducer(p, type);
+    if (!reducer) return p->restart || PyErr_Occurred() ? -1 : 0;
+    Py_DECREF(reducer);
+    return 1;
+}
+
 int kinx_save_instance(kinx_pickler *p, PyObject *obj, bool sole) {
     PyTypeObject *type = Py_TYPE(obj);
     if (p->protocol < 2 || !PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE)) return 0;
+    int registered = is_registered(p, type);
+    if (registered) return registered < 0 ? -1 : 0;
     const struct kinx_plan *plan = plan_of(p, type);
     if (!plan) return -1;
     if (!plan->plain || (p->by_value && kinx_has_reducer(p->st, type))) return 0;
-    contents c;
-    bool named_tuple = plan->named_tuple;
-    if (contents_init(&c, obj, plan) < 0) return -1;
-    int done = p->bare || !c.dict ? 0 : has_own_hook(p, c.dict);
-    if (done) {
-        contents_fini(&c);
-        return done < 0 ? -1 : 0;
+    if (plan->slot_count > 0) {
+        return save_with_slots(p, obj, sole, plan->slot_count, plan->has_dict);
     }
-    PyObject *reducer = kinx_registered_reducer(p, type);
-    if (reducer) {
-        Py_DECREF(reducer);
-    } else if (p->restart || PyErr_Occurred() || save_new(p, obj, named_tuple) < 0) {
-        done = -1;
-    } else {
-        /* A class by value may lead to its own instance. */
-        done = kinx_save_met_again(p, obj, sole, 1);
-        if (done == 0) {
-            done = kinx_remember(p, obj, sole) < 0 || save_state(p, obj, &c) < 0 ? -1 : 1;
-        }
-    }
-    contents_fini(&c);
-    return done;
+    if (plan->has_dict) return save_with_dict(p, obj, sole, plan->named_tuple);
+    int done = save_new(p, obj, sole, plan->named_tuple);
+    return done < 0 ? -1 : 1;
 }
 
 int kinx_plans_init(struct kinx_pickler_state *ps) {

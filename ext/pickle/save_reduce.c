@@ -387,11 +387,11 @@ static PyObject *reduce(kinx_pickler *p, PyObject *obj, bool sole, bool *done) {
         reduced = reduce_by_override(p, obj);
         if (reduced != Py_NotImplemented) return reduced;
         Py_DECREF(reduced);
-    }
-    int instance = kinx_save_instance(p, obj, sole);
-    if (instance != 0) {
-        *done = instance > 0;
-        return NULL;
+        int instance = kinx_save_instance(p, obj, sole);
+        if (instance != 0) {
+            *done = instance > 0;
+            return NULL;
+        }
     }
     bool is_class = PyType_Check(obj), is_function = type == &PyFunction_Type;
     if (!is_function && type != &PyType_Type) {

@@ -5,6 +5,7 @@ import os
 import pathlib
 import pickletools
 import subprocess
+import sys
 
 import pickle_travel
 import pytest
@@ -234,3 +235,49 @@ def test_nothing_is_kept_alive():
     del cls, function
     gc.collect()
     assert function_ref() is None and cls_ref() is None
+
+
+class Link:
+    def __init__(self, next):
+        self.next = next
+
+
+class SlotLink:
+    __slots__ = ("next",)
+
+    def __init__(self, next):
+        self.next = next
+
+
+class StatefulLink(Link):
+    def __getstate__(self):
+        return {"next": self.next}
+
+
+LINKS = [Link, SlotLink, StatefulLink, lambda next: [next], lambda next: (next, 1)]
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_what_is_too_deep_is_an_error(link):
+    chain, depth = None, 100_000
+    for _ in range(depth):
+        chain = link(chain)
+    with pytest.raises(RecursionError):
+        kpickle.dumps(chain)
+    while chain is not None:  # from the top: the interpreter, too, is not for such depths
+        chain = chain[0] if isinstance(chain, (list, tuple)) else chain.next
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="C has a limit of its own")
+def test_as_deep_as_the_limit_allows():
+    chain = None
+    for _ in range(5_000):
+        chain = Link(chain)
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(30_000)
+    try:
+        assert kpickle.dumps(chain).count(b"\x81") == 5_000
+    finally:
+        sys.setrecursionlimit(limit)
+        while chain is not None:
+            chain = chain.next
