@@ -80,11 +80,16 @@ static bool says_nothing_of_pickling(kinx_pickler *p, PyTypeObject *type, bool n
     return !dict || Py_TYPE(dict) == &PyGetSetDescr_Type;
 }
 
-/* The list of slot names, by copyreg, which keeps it in the class.  New reference. */
+/* The list of slot names, by copyreg, which keeps it in the class.  It is Python code, and signal
+ * handlers may run in it.  New reference; NULL also if the pickling has to begin again. */
 static PyObject *slot_names_of(kinx_pickler *p, PyTypeObject *type) {
     PyObject *names = kinx_own_attr(type, p->ps->names.__slotnames__);
     if (names) return Py_NewRef(names);
-    return PyObject_CallOneArg(p->ps->slotnames, (PyObject *)type);
+    names = PyObject_CallOneArg(p->ps->slotnames, (PyObject *)type);
+    if (!names) return NULL;
+    bool kept = kinx_own_attr(type, p->ps->names.__slotnames__) != NULL;
+    if ((kept ? kinx_was_asked(p) : kinx_not_bare(p)) < 0) Py_CLEAR(names);
+    return names;
 }
 
 #if PY_VERSION_HEX >= 0x030C0000
