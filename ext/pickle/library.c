@@ -2,10 +2,10 @@
  *
  * That holds where an object and the code that reduces it are both the library's.  It
  * need not hold for a class of the user's that inherits the library's reducer, which
- * may call methods that the class has overridden: of those only named tuples, enums and
- * what is inherited from the builtin numbers, strings and exceptions are trusted.  Nor
- * does it hold for reducers written in Python that call what is inside the object: of
- * the library's modules with such reducers those are trusted that were looked at.
+ * may call methods that the class has overridden: of those only what is inherited from the
+ * builtin numbers, strings and exceptions is trusted.  Nor does it hold for any reducer
+ * written in Python, be it the library's: while it runs, so may signal handlers and other
+ * threads.  What those of named tuples and enums say is known, and they are not asked.
  *
  * A name is no proof: a program may have a code.py of its own.  What counts is the file. */
 #include "library.h"
@@ -90,25 +90,12 @@ bool kinx_is_library_type(kinx_pickler *p, PyTypeObject *type) {
 
 /* -- Functions ----------------------------------------------------------------------------------- */
 
-/* The library's modules whose reducers are written in Python and were looked at: they take
- * the object apart, and call nothing that could be the user's. */
-static bool is_looked_at(PyObject *module_name) {
-    static const char *const names[] = {"collections", "copyreg",    "enum", "ipaddress",
-                                        "pathlib",     "re",         "uuid", "_pydecimal",
-                                        "datetime",    "_pydatetime"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        if (PyUnicode_CompareWithASCIIString(module_name, names[i]) == 0) return true;
-    }
-    return holds(module_name, "pathlib.") || holds(module_name, "kinfolk.");
-}
-
-/* Borrowed: the module's name, if the function is Python code of the library's that was
- * looked at; else NULL. */
+/* Borrowed: the module's name, if the function is Python code of the library's; else NULL. */
 static PyObject *module_of_function(struct kinx_pickler_state *ps, PyObject *function) {
     PyObject *globals = PyFunction_GET_GLOBALS(function);
     PyObject *name = dict_string(globals, "__name__");
     PyCodeObject *code = (PyCodeObject *)PyFunction_GET_CODE(function);
-    if (!name || !is_library_name(ps, name) || !is_looked_at(name)) return NULL;
+    if (!name || !is_library_name(ps, name)) return NULL;
     PyObject *file = code->co_filename;
     return is_library_file(ps, file) || is_frozen_file(file) ? name : NULL;
 }
@@ -125,9 +112,10 @@ static bool is_method_of_c(PyObject *hook) {
            type == &PyClassMethodDescr_Type;
 }
 
+/* Nothing written in Python is: between two of its instructions the interpreter runs signal
+ * handlers and other threads. */
 bool kinx_is_library_function(kinx_pickler *p, PyObject *function) {
     PyTypeObject *type = Py_TYPE(function);
-    if (type == &PyFunction_Type) return module_of_function(p->ps, function) != NULL;
     if (type == &PyCFunction_Type) {
         return is_library_module(p->ps, ((PyCFunctionObject *)function)->m_module);
     }
@@ -148,9 +136,8 @@ static bool asks_nobody(PyTypeObject *type) {
 }
 
 /* May a class of the user's have inherited that? */
-static bool is_safe_to_inherit(kinx_pickler *p, PyObject *hook) {
-    if (is_method_of_c(hook)) return asks_nobody(((PyDescrObject *)hook)->d_type);
-    return kinx_is_function_of(p, hook, "enum") || kinx_is_function_of(p, hook, "collections");
+static bool is_safe_to_inherit(PyObject *hook) {
+    return is_method_of_c(hook) && asks_nobody(((PyDescrObject *)hook)->d_type);
 }
 
 bool kinx_hooks_are_library(kinx_pickler *p, PyTypeObject *type) {
@@ -164,7 +151,7 @@ bool kinx_hooks_are_library(kinx_pickler *p, PyTypeObject *type) {
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         PyObject *hook = kinx_found_attr(type, names[i]);
         if (!hook) continue;
-        if (own ? !kinx_is_library_function(p, hook) : !is_safe_to_inherit(p, hook)) return false;
+        if (own ? !kinx_is_library_function(p, hook) : !is_safe_to_inherit(hook)) return false;
     }
     return true;
 }
@@ -181,6 +168,33 @@ bool kinx_shadows_its_class(PyObject *obj) {
     Py_XDECREF(dict);
     PyErr_Clear();
     return shadows;
+}
+
+/* -- Enums ------------------------------------------------------------------------------------------- */
+
+/* Does the class leave it to enum.Enum.__reduce_ex__, which gives (cls, (self._value_,))? */
+static bool is_reduced_by_value(kinx_pickler *p, PyTypeObject *type) {
+    PyObject *hook = kinx_found_attr(type, p->ps->names.__reduce_ex__);
+    return hook && type->tp_getattro == PyObject_GenericGetAttr &&
+           kinx_is_function_of(p, hook, "enum") &&
+           PyUnicode_CompareWithASCIIString(((PyFunctionObject *)hook)->func_qualname,
+                                            "Enum.__reduce_ex__") == 0 &&
+           !kinx_found_attr(type, p->ps->names.__class__);
+}
+
+int kinx_reduce_enum(kinx_pickler *p, PyObject *obj, PyObject **reduced) {
+    *reduced = NULL;
+    PyTypeObject *type = Py_TYPE(obj);
+    if (type->tp_dictoffset == 0 || !is_reduced_by_value(p, type)) return 0;
+    PyObject *dict = PyObject_GenericGetDict(obj, NULL);
+    if (!dict) return -1;
+    PyObject *value = PyDict_GetItemWithError(dict, p->ps->names._value_);
+    /* What stands in the instance comes first, but for what is a data descriptor. */
+    bool plain = value && !kinx_found_attr(type, p->ps->names._value_) &&
+                 !PyDict_Contains(dict, p->ps->names.__reduce_ex__);
+    if (plain) *reduced = Py_BuildValue("O(O)", type, value);
+    Py_DECREF(dict);
+    return *reduced ? 1 : PyErr_Occurred() ? -1 : 0;
 }
 
 /* -- Where the library is ------------------------------------------------------------------------------ */

@@ -55,6 +55,7 @@
     X(__getattribute__)       \
     X(__iter__)               \
     X(__main__)               \
+    X(_value_)                \
     X(dispatch_table)         \
     X(items)                  \
     X(persistent_id)          \
@@ -150,7 +151,7 @@ int kinx_save_instance(kinx_pickler *p, PyObject *obj, bool sole);
 bool kinx_is_hook_name(const char *name, size_t len);
 /* Is there no code but the library's in reducing obj? */
 bool kinx_reduces_by_library(kinx_pickler *p, PyObject *obj);
-/* Is this function the library's? */
+/* Is this function the library's, and in C? */
 bool kinx_is_library_function(kinx_pickler *p, PyObject *function);
 
 int kinx_plans_init(struct kinx_pickler_state *ps);

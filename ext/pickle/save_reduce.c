@@ -7,8 +7,8 @@
  * The answer, a reduction, says what to call with which arguments and what to put
  * into the outcome.  What is called is written first, then the object is
  * remembered, then its contents are written, which may refer back to it. */
-#include "ask.h"
 #include "by_value.h"
+#include "library.h"
 
 /* -- Writing a reduction ---------------------------------------------------------------- */
 
@@ -332,8 +332,9 @@ static PyObject *reduce_by_override(kinx_pickler *p, PyObject *obj) {
 
 /* obj.__reduce_ex__(protocol), or obj.__reduce__() where it has only that. */
 static PyObject *reduce_by_itself(kinx_pickler *p, PyObject *obj) {
+    PyObject *method, *enums;
+    if (kinx_reduce_enum(p, obj, &enums) != 0) return enums;
     if (!kinx_reduces_by_library(p, obj) && kinx_not_bare(p) < 0) return NULL;
-    PyObject *method;
     if (kinx_lookup_attr(obj, p->ps->names.__reduce_ex__, &method) < 0) return NULL;
     if (method) {
         PyObject *protocol = PyLong_FromLong(p->protocol);

@@ -18,6 +18,7 @@ import pickle
 import signal
 import sys
 import threading
+import uuid
 import weakref
 
 import pickle_thieves as thieves
@@ -258,7 +259,10 @@ class Colour(enum.Enum):
 
 def library_code(count):
     """Things in whose pickling the interpreter runs Python code, though none of the user's."""
-    return [[Colour.RED, Point(i, [i]), decimal.Decimal(i)] for i in range(count)]
+    return [
+        [Colour.RED, Point(i, [i]), decimal.Decimal(i), uuid.UUID(int=i), collections.Counter(a=i)]
+        for i in range(count)
+    ]
 
 
 Point = collections.namedtuple("Point", "x y")
