@@ -173,7 +173,7 @@ bool kinx_shadows_its_class(PyObject *obj) {
 /* -- Enums ------------------------------------------------------------------------------------------- */
 
 /* Does the class leave it to enum.Enum.__reduce_ex__, which gives (cls, (self._value_,))? */
-static bool is_reduced_by_value(kinx_pickler *p, PyTypeObject *type) {
+bool kinx_is_reduced_by_enum(kinx_pickler *p, PyTypeObject *type) {
     PyObject *hook = kinx_found_attr(type, p->ps->names.__reduce_ex__);
     return hook && type->tp_getattro == PyObject_GenericGetAttr &&
            kinx_is_function_of(p, hook, "enum") &&
@@ -185,7 +185,7 @@ static bool is_reduced_by_value(kinx_pickler *p, PyTypeObject *type) {
 int kinx_reduce_enum(kinx_pickler *p, PyObject *obj, PyObject **reduced) {
     *reduced = NULL;
     PyTypeObject *type = Py_TYPE(obj);
-    if (type->tp_dictoffset == 0 || !is_reduced_by_value(p, type)) return 0;
+    if (!kinx_is_enumerated(p, type)) return 0;
     PyObject *dict = PyObject_GenericGetDict(obj, NULL);
     if (!dict) return -1;
     PyObject *value = PyDict_GetItemWithError(dict, p->ps->names._value_);

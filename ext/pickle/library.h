@@ -15,6 +15,8 @@ bool kinx_hooks_are_library(kinx_pickler *p, PyTypeObject *type);
 /* Has an instance attributes of its own in place of its class's, which the library might call? */
 bool kinx_shadows_its_class(PyObject *obj);
 
+/* Does the class leave it to enum.Enum.__reduce_ex__? */
+bool kinx_is_reduced_by_enum(kinx_pickler *p, PyTypeObject *type);
 /* What enum.Enum.__reduce_ex__ says of obj, without running it: 1 and a new reference; 0 if its
  * class does not leave it to that; -1. */
 int kinx_reduce_enum(kinx_pickler *p, PyObject *obj, PyObject **reduced);

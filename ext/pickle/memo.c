@@ -22,7 +22,8 @@ static void enter(kinx_memo *memo, PyObject *obj, uint32_t index) {
 }
 
 static int grow_slots(kinx_memo *memo) {
-    unsigned bits = memo->slots ? memo->bits + 1 : FIRST_BITS;
+    /* Four times as many, as long as that is little: each growth enters all of them anew. */
+    unsigned bits = memo->slots ? memo->bits + (memo->bits < 18 ? 2 : 1) : FIRST_BITS;
     uint32_t *slots = PyMem_Calloc((size_t)1 << bits, sizeof *slots);
     if (!slots) {
         PyErr_NoMemory();

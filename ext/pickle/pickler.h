@@ -149,6 +149,8 @@ int kinx_save_instance(kinx_pickler *p, PyObject *obj, bool sole);
 /* Is it the name of a hook that an instance may have for itself?  A bare pickling that writes
  * it, wherever, begins again: an instance may have been taken for what it is not. */
 bool kinx_is_hook_name(const char *name, size_t len);
+/* Are instances members of an enum that are reduced as their values?  Asked once for a class. */
+bool kinx_is_enumerated(kinx_pickler *p, PyTypeObject *type);
 /* Is there no code but the library's in reducing obj? */
 bool kinx_reduces_by_library(kinx_pickler *p, PyObject *obj);
 /* Is this function the library's, and in C? */

@@ -25,6 +25,7 @@ struct kinx_plan {
     PyTypeObject *type; /* borrowed: the version says whether it is still the same */
     unsigned version;
     bool plain, library, has_dict;
+    bool enumerated;  /* reduced by enum.Enum, as its value */
     bool named_tuple; /* plain, but for the items, which are the arguments of __new__ */
     Py_ssize_t slot_count;
     slot *slots;
@@ -149,6 +150,7 @@ static int look_inside(kinx_pickler *p, PyTypeObject *type, struct kinx_plan *pl
 static int plan_make(kinx_pickler *p, PyTypeObject *type, struct kinx_plan *plan) {
     *plan = (struct kinx_plan){.type = type, .has_dict = type->tp_dictoffset != 0};
     plan->library = kinx_hooks_are_library(p, type);
+    plan->enumerated = kinx_is_reduced_by_enum(p, type);
     bool heap = PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE) && type->tp_new;
     if (heap && kinx_asks_in_the_standard_way(type) && !kinx_is_library_type(p, type)) {
         if (look_inside(p, type, plan) < 0) return -1;
@@ -183,6 +185,13 @@ bool kinx_reduces_by_library(kinx_pickler *p, PyObject *obj) {
     const struct kinx_plan *plan = plan_of(p, Py_TYPE(obj));
     if (!plan) PyErr_Clear();
     return plan && plan->library && !kinx_shadows_its_class(obj);
+}
+
+bool kinx_is_enumerated(kinx_pickler *p, PyTypeObject *type) {
+    if (!PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE) || type->tp_dictoffset == 0) return false;
+    const struct kinx_plan *plan = plan_of(p, type);
+    if (!plan) PyErr_Clear();
+    return plan && plan->enumerated;
 }
 
 /* -- Writing an instance ------------------------------------------------------------------------ */
@@ -336,16 +345,17 @@ static int is_registered(kinx_pickler *p, PyTypeObject *type) {
 int kinx_save_instance(kinx_pickler *p, PyObject *obj, bool sole) {
     PyTypeObject *type = Py_TYPE(obj);
     if (p->protocol < 2 || !PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE)) return 0;
-    int registered = is_registered(p, type);
-    if (registered) return registered < 0 ? -1 : 0;
     const struct kinx_plan *plan = plan_of(p, type);
     if (!plan) return -1;
     if (!plan->plain || (p->by_value && kinx_has_reducer(p->st, type))) return 0;
-    if (plan->slot_count > 0) {
-        return save_with_slots(p, obj, sole, plan->slot_count, plan->has_dict);
-    }
-    if (plan->has_dict) return save_with_dict(p, obj, sole, plan->named_tuple);
-    int done = save_new(p, obj, sole, plan->named_tuple);
+    /* Asking the tables of reducers may run code, and the plan be another's then. */
+    Py_ssize_t slot_count = plan->slot_count;
+    bool has_dict = plan->has_dict, named_tuple = plan->named_tuple;
+    int registered = is_registered(p, type);
+    if (registered) return registered < 0 ? -1 : 0;
+    if (slot_count > 0) return save_with_slots(p, obj, sole, slot_count, has_dict);
+    if (has_dict) return save_with_dict(p, obj, sole, named_tuple);
+    int done = save_new(p, obj, sole, named_tuple);
     return done < 0 ? -1 : 1;
 }
 

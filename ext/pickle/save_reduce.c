@@ -334,7 +334,7 @@ static PyObject *reduce_by_override(kinx_pickler *p, PyObject *obj) {
 static PyObject *reduce_by_itself(kinx_pickler *p, PyObject *obj) {
     PyObject *method, *enums;
     if (kinx_reduce_enum(p, obj, &enums) != 0) return enums;
-    if (!kinx_reduces_by_library(p, obj) && kinx_not_bare(p) < 0) return NULL;
+    if (p->bare && !kinx_reduces_by_library(p, obj) && kinx_not_bare(p) < 0) return NULL;
     if (kinx_lookup_attr(obj, p->ps->names.__reduce_ex__, &method) < 0) return NULL;
     if (method) {
         PyObject *protocol = PyLong_FromLong(p->protocol);
