@@ -133,6 +133,8 @@ int kinx_save_known(kinx_pickler *p, PyObject *obj, bool sole);
 /* The same for a part of a container that is visited once only; borrowed, it may go away
  * meanwhile. */
 int kinx_save_part(kinx_pickler *p, PyObject *part);
+/* Write the items of a list or dict of any class, to be put into what is on the stack. */
+int kinx_save_items_of(kinx_pickler *p, PyObject *obj);
 /* Write an exact tuple of the items of a tuple of any class; protocol 2 or higher. */
 int kinx_save_tuple_of(kinx_pickler *p, PyObject *tuple);
 /* Write a name, an attribute's or a module's. */

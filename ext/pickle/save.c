@@ -390,6 +390,11 @@ static int save_tuple_parts(kinx_pickler *p, PyObject *obj) {
     return 0;
 }
 
+int kinx_save_items_of(kinx_pickler *p, PyObject *obj) {
+    if (PyList_Check(obj)) return PyList_GET_SIZE(obj) ? save_list_parts(p, obj) : 0;
+    return PyDict_GET_SIZE(obj) ? save_dict_parts(p, obj) : 0;
+}
+
 int kinx_save_tuple_of(kinx_pickler *p, PyObject *tuple) {
     static const kin_opcode short_ops[] = {KIN_OP_EMPTY_TUPLE, KIN_OP_TUPLE1, KIN_OP_TUPLE2,
                                            KIN_OP_TUPLE3};

@@ -27,6 +27,7 @@ struct kinx_plan {
     bool plain, library, has_dict;
     bool enumerated;  /* reduced by enum.Enum, as its value */
     bool named_tuple; /* plain, but for the items, which are the arguments of __new__ */
+    bool has_items;   /* plain, but a list's or a dict's items come before the state */
     Py_ssize_t slot_count;
     slot *slots;
 };
@@ -66,6 +67,14 @@ static bool is_named_tuple(kinx_pickler *p, PyTypeObject *type) {
     PyObject *iterator = kinx_found_attr(type, p->ps->names.__iter__);
     return hook && kinx_is_function_of(p, hook, "collections") && iterator &&
            Py_TYPE(iterator) == &PyWrapperDescr_Type;
+}
+
+/* A list or a dict that has not got an order of its own to give its items in. */
+static bool has_plain_items(kinx_pickler *p, PyTypeObject *type) {
+    bool list = PyType_HasFeature(type, Py_TPFLAGS_LIST_SUBCLASS);
+    if (!list && !PyType_HasFeature(type, Py_TPFLAGS_DICT_SUBCLASS)) return false;
+    PyObject *name = list ? p->ps->names.__iter__ : p->ps->names.items;
+    return kinx_found_attr(type, name) == kinx_own_attr(list ? &PyList_Type : &PyDict_Type, name);
 }
 
 /* But for __getnewargs__, if it is that of named tuples. */
@@ -141,8 +150,10 @@ static int look_inside(kinx_pickler *p, PyTypeObject *type, struct kinx_plan *pl
     /* A name that is no slot any more, but a property, is asked for: the user's code. */
     if (!all_slots) plan->library = false;
     plan->named_tuple = all_slots && is_named_tuple(p, type);
-    plan->plain = all_slots && says_nothing_of_pickling(p, type, plan->named_tuple) &&
-                  (plan->named_tuple || is_made_in_python(type, PyList_GET_SIZE(names)));
+    plan->has_items = all_slots && has_plain_items(p, type);
+    plan->plain =
+        all_slots && says_nothing_of_pickling(p, type, plan->named_tuple) &&
+        (plan->named_tuple || plan->has_items || is_made_in_python(type, PyList_GET_SIZE(names)));
     Py_DECREF(names);
     return err;
 }
@@ -246,7 +257,9 @@ static int save_new(kinx_pickler *p, PyObject *obj, bool sole, bool named_tuple)
         *p->out.at++ = KIN_OP_NEWOBJ;
     }
     int met = kinx_save_met_again(p, obj, sole, 1);
-    return met ? met : kinx_remember(p, obj, sole);
+    if (met) return met;
+    if (kinx_remember(p, obj, sole) < 0) return -1;
+    return PyList_Check(obj) || PyDict_Check(obj) ? kinx_save_items_of(p, obj) : 0;
 }
 
 static int save_dict(kinx_pickler *p, PyObject *obj, PyObject *dict) {
