@@ -273,7 +273,8 @@ static int import_all(struct kinx_pickler_state *ps) {
     ps->copyreg_table = ps->pickling_error ? attr_of("copyreg", "dispatch_table") : NULL;
     ps->extensions = ps->copyreg_table ? attr_of("copyreg", "_extension_registry") : NULL;
     ps->slotnames = ps->extensions ? attr_of("copyreg", "_slotnames") : NULL;
-    ps->dot = ps->slotnames ? PyUnicode_InternFromString(".") : NULL;
+    ps->class_names = ps->slotnames ? PyDict_New() : NULL;
+    ps->dot = ps->class_names ? PyUnicode_InternFromString(".") : NULL;
     return ps->dot ? kinx_library_init(ps) : -1;
 }
 
@@ -300,6 +301,7 @@ int kinx_pickler_exec(PyObject *module) {
         visit((ps)->copyreg_table);  \
         visit((ps)->extensions);     \
         visit((ps)->slotnames);      \
+        visit((ps)->class_names);    \
         visit((ps)->dot);            \
         visit((ps)->library);        \
         visit((ps)->library_folder); \

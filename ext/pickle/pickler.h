@@ -73,7 +73,8 @@ struct kinx_pickler_state {
     PyObject *copyreg_table, *extensions, *slotnames;
     /* The object's own of these names: who has them has not overridden them. */
     PyObject *object_reduce_ex, *object_reduce, *object_getstate;
-    PyObject *dot; /* "." */
+    PyObject *class_names; /* class made in C -> (reducer, name): see save_reduce.c */
+    PyObject *dot;         /* "." */
     /* Top-level modules of the interpreter's library, a frozenset; where their files are. */
     PyObject *library, *library_folder, *kinfolk_folder;
     /* Imported when first needed: see kinx_import. */

@@ -312,6 +312,26 @@ PyObject *kinx_registered_reducer(kinx_pickler *p, PyTypeObject *type) {
     return look_up(table, (PyObject *)type);
 }
 
+/* A class made in C whose metaclass has a reducer, as numpy.dtype, which stands in each pickle
+ * of an array: what the reducer said is kept, if it is a name.  New reference. */
+static PyObject *reduce_class_of_c(kinx_pickler *p, PyObject *reducer, PyObject *cls) {
+    PyObject *kept = PyDict_GetItemWithError(p->ps->class_names, cls);
+    if (kept && PyTuple_GET_ITEM(kept, 0) == reducer) return Py_NewRef(PyTuple_GET_ITEM(kept, 1));
+    PyObject *reduced = PyErr_Occurred() ? NULL : PyObject_CallOneArg(reducer, cls);
+    if (!reduced) return NULL;
+    int again;
+    if (PyUnicode_CheckExact(reduced)) {
+        PyObject *entry = PyTuple_Pack(2, reducer, reduced);
+        again = entry ? PyDict_SetItem(p->ps->class_names, cls, entry) : -1;
+        Py_XDECREF(entry);
+        if (again == 0) again = kinx_was_asked(p);
+    } else {
+        again = kinx_not_bare(p);
+    }
+    if (again < 0) Py_CLEAR(reduced);
+    return reduced;
+}
+
 /* NotImplemented if nothing is registered.  New reference. */
 static PyObject *reduce_as_registered(kinx_pickler *p, PyObject *obj) {
     PyObject *reducer = kinx_registered_reducer(p, Py_TYPE(obj));
@@ -319,7 +339,9 @@ static PyObject *reduce_as_registered(kinx_pickler *p, PyObject *obj) {
         return p->restart || PyErr_Occurred() ? NULL : Py_NewRef(Py_NotImplemented);
     }
     PyObject *reduced = NULL;
-    if (kinx_is_library_function(p, reducer) || kinx_not_bare(p) == 0) {
+    if (PyType_Check(obj) && !PyType_HasFeature((PyTypeObject *)obj, Py_TPFLAGS_HEAPTYPE)) {
+        reduced = reduce_class_of_c(p, reducer, obj);
+    } else if (kinx_is_library_function(p, reducer) || kinx_not_bare(p) == 0) {
         reduced = PyObject_CallOneArg(reducer, obj);
     }
     Py_DECREF(reducer);
