@@ -71,6 +71,7 @@ int kinx_message_init(kinx_state *st, kinx_message *message, PyObject *obj) {
     message->mentions.count = 0;
     if (kinx_atom_dump(obj, message)) return 0;
     message->is_pickled = true;
+    memset(&message->output, 0, sizeof message->output); /* it may fail before there is one */
     kinx_mentions_begin(&message->mentions);
     int err = pickle(st, message, obj);
     kinx_mentions_end(&message->mentions);

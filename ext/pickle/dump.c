@@ -268,8 +268,7 @@ static PyObject *attr_of(const char *module, const char *name) {
 }
 
 static int import_all(struct kinx_pickler_state *ps) {
-    ps->error = attr_of("_pickle", "PickleError");
-    ps->pickling_error = ps->error ? attr_of("_pickle", "PicklingError") : NULL;
+    ps->pickling_error = attr_of("_pickle", "PicklingError");
     ps->copyreg_table = ps->pickling_error ? attr_of("copyreg", "dispatch_table") : NULL;
     ps->extensions = ps->copyreg_table ? attr_of("copyreg", "_extension_registry") : NULL;
     ps->slotnames = ps->extensions ? attr_of("copyreg", "_slotnames") : NULL;
@@ -296,7 +295,6 @@ int kinx_pickler_exec(PyObject *module) {
     do {                             \
         visit((ps)->pickler_type);   \
         visit((ps)->memo_type);      \
-        visit((ps)->error);          \
         visit((ps)->pickling_error); \
         visit((ps)->copyreg_table);  \
         visit((ps)->extensions);     \

@@ -51,8 +51,6 @@
     X(__reduce__)             \
     X(__reduce_ex__)          \
     X(__slotnames__)          \
-    X(__getattr__)            \
-    X(__getattribute__)       \
     X(__iter__)               \
     X(__main__)               \
     X(_value_)                \
@@ -69,7 +67,7 @@ struct kinx_pickler_state {
     } names;
 #undef KINX_NAME_
     PyTypeObject *pickler_type, *memo_type;
-    PyObject *error, *pickling_error; /* _pickle's */
+    PyObject *pickling_error; /* _pickle's */
     PyObject *copyreg_table, *extensions, *slotnames;
     /* The object's own of these names: who has them has not overridden them. */
     PyObject *object_reduce_ex, *object_reduce, *object_getstate;
@@ -95,7 +93,6 @@ typedef struct kinx_pickler kinx_pickler;
 struct kinx_pickler {
     kinx_state *st;
     struct kinx_pickler_state *ps;
-    PyObject *self; /* borrowed: the Pickler that the user has; NULL in dumps() and messages */
     kin_writer out;
     kinx_memo memo;
 

@@ -172,7 +172,6 @@ static int hooks_init(pickler *self, hooks *h) {
         if (get_flag(self, "by_value", &p->by_value) < 0) return -1;
         if (get_flag(self, "kin", &p->kin) < 0) return -1;
     }
-    p->self = (PyObject *)self;
     p->dispatch_table = h->dispatch_table;
     p->persistent_id = h->persistent_id;
     p->reducer_override = h->override;

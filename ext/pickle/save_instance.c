@@ -27,7 +27,6 @@ struct kinx_plan {
     bool plain, library, has_dict;
     bool enumerated;  /* reduced by enum.Enum, as its value */
     bool named_tuple; /* plain, but for the items, which are the arguments of __new__ */
-    bool has_items;   /* plain, but a list's or a dict's items come before the state */
     Py_ssize_t slot_count;
     slot *slots;
 };
@@ -150,10 +149,9 @@ static int look_inside(kinx_pickler *p, PyTypeObject *type, struct kinx_plan *pl
     /* A name that is no slot any more, but a property, is asked for: the user's code. */
     if (!all_slots) plan->library = false;
     plan->named_tuple = all_slots && is_named_tuple(p, type);
-    plan->has_items = all_slots && has_plain_items(p, type);
-    plan->plain =
-        all_slots && says_nothing_of_pickling(p, type, plan->named_tuple) &&
-        (plan->named_tuple || plan->has_items || is_made_in_python(type, PyList_GET_SIZE(names)));
+    plan->plain = all_slots && says_nothing_of_pickling(p, type, plan->named_tuple) &&
+                  (plan->named_tuple || has_plain_items(p, type) ||
+                   is_made_in_python(type, PyList_GET_SIZE(names)));
     Py_DECREF(names);
     return err;
 }
@@ -242,7 +240,8 @@ bool kinx_is_hook_name(const char *name, size_t len) {
     }
 }
 
-/* cls.__new__(cls), with the items of a named tuple behind it.  1: the instance has been written
+/* cls.__new__(cls), with the items of a named tuple as arguments, and those of a list or a dict
+ * put into it.  1: the instance has been written
  * meanwhile: a class by value may lead to its own instance. */
 static int save_new(kinx_pickler *p, PyObject *obj, bool sole, bool named_tuple) {
     if (kinx_save(p, (PyObject *)Py_TYPE(obj)) < 0) {

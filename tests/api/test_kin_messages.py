@@ -4,6 +4,8 @@ import gc
 import pickle
 import pickletools
 import random
+import subprocess
+import sys
 
 import pytest
 from kin_children import executed, forked, run_forked, used_queue
@@ -471,3 +473,28 @@ def test_an_executed_child_joins_and_claims():
     """
     fd = _kin.arena_fd()
     assert executed(code, fd, blob.ref.hex(), pass_fds=[fd]) == "hello 2\n"
+
+
+def test_reducers_that_cannot_be_learnt():
+    """A failure before the pickler has begun is an error like any other."""
+    program = """
+import kinfolk.reduction as reduction
+from kinfolk import _kin
+
+def fail():
+    raise LookupError("not now")
+
+reduction.late_reducers = {"sys": {}}
+reduction.learn_late_reducers = fail
+queue = _kin.Queue()
+for thing in [1], {2: 3}, object():
+    try:
+        queue.put(thing)
+    except LookupError as error:
+        assert str(error) == "not now"
+    else:
+        raise AssertionError
+queue.put(1)
+assert queue.get() == 1 and queue.qsize() == 0
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
