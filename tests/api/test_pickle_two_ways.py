@@ -15,29 +15,11 @@ import types
 import pickle_travel
 import pytest
 from pickle_same import same
+from pickle_thieves import MyList, Plain, slotted
 
 import kinfolk.pickle as kpickle
 
 travels = pickle_travel.travels
-
-
-class Plain:
-    def __init__(self, **attributes):
-        self.__dict__.update(attributes)
-
-
-class Slotted:
-    __slots__ = ("slot", "__weakref__")
-
-
-class MyList(list):
-    pass
-
-
-def slotted():
-    thing = Slotted()
-    thing.slot = [object]
-    return thing
 
 
 def shared_dict():
