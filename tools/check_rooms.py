@@ -19,7 +19,14 @@ ROOT = Path(__file__).resolve().parent.parent
 LIBKIN = ROOT / "libkin"
 ROOMS = ["base", "os", "family", "sync", "queue", "channel", "process", "pickle"]
 # A room's public header has its name; these are further ones.
-HEADERS = {"message": "pickle", "pickler": "pickle", "value": "pickle"}
+HEADERS = {
+    "locker": "family",
+    "message": "pickle",
+    "pickler": "pickle",
+    "transit": "family",
+    "value": "pickle",
+    "wait": "family",
+}
 
 SYSTEM_HEADERS = re.compile(
     r"(linux|asm)/|sched\.h$|sys/(syscall|mman|epoll|eventfd|signalfd|timerfd|prctl|pidfd|"

@@ -21,12 +21,15 @@
 
 #include "kin/base.h"
 #include "kin/family.h"
+#include "kin/locker.h"
 #include "kin/message.h"
 #include "kin/pickle.h"
 #include "kin/pickler.h"
 #include "kin/process.h"
 #include "kin/queue.h"
 #include "kin/sync.h"
+#include "kin/transit.h"
 #include "kin/value.h"
+#include "kin/wait.h"
 
 #endif

@@ -94,8 +94,10 @@ enum kin_kind {
     KIN_KIND_SEMAPHORE,
     KIN_KIND_EVENT,
     KIN_KIND_QUEUE,
-    KIN_KIND_MEMORY, /* a plain piece of shared memory */
-    KIN_KIND_BLOB,   /* a message; never shared, always in one pair of hands */
+    KIN_KIND_MEMORY,     /* a plain piece of shared memory */
+    KIN_KIND_BLOB,       /* a message; never shared, always in one pair of hands */
+    KIN_KIND_DESCRIPTOR, /* what a descriptor in the locker is called: locker.h */
+    KIN_KIND_TRANSIT,    /* holds for messages under way outside of the arena: transit.h */
 };
 
 /* The name of an object of the family: what a message carries. */

@@ -15,6 +15,12 @@ typedef struct kin__kind {
     /* The member with this token was killed: settle what it left half-done here,
      * or held.  The object is alive, and others use it meanwhile.  NULL: nothing. */
     void (*bury)(kin_family *family, uint64_t off, uint32_t token);
+    /* Is it ready for this (KIN_READY_…, wait.h)?  Seq_cst: whoever changes it so looks for
+     * watchers afterwards, whoever watches looks here afterwards.  NULL: never a matter. */
+    bool (*is_ready)(const void *shm, int what);
+    /* Where its watchers are, a place (watch.h); NULL if it is never ready for this.  *flag: a
+     * word in which KIN_WATCHED must be set, too, whenever a watcher is armed; or NULL. */
+    _Atomic uint64_t *(*watch)(void *shm, int what, _Atomic uint32_t **flag);
 } kin__kind;
 
 #define KIN_KINDS 64

@@ -17,7 +17,7 @@
 #include "kin/family.h"
 
 #define KIN_MAGIC 0x6172656e616b696eull /* "nikanera" */
-#define KIN_FORMAT 1u
+#define KIN_FORMAT 2u
 #define KIN_CACHE_LINE 64
 
 #define KIN_UNIT ((uint64_t)65536)
@@ -47,7 +47,12 @@ enum kin__state {
 };
 
 /* Kinds below are never the kind of a ref. */
-enum { KIN_KIND_RAW = 0, KIN_KIND_SEGMENT = 32, KIN_KIND_ENDING_BLOB = 33 };
+enum {
+    KIN_KIND_RAW = 0,
+    KIN_KIND_SEGMENT = 32,
+    KIN_KIND_ENDING_BLOB = 33,
+    KIN_KIND_WATCHERS = 34, /* who wants to know of an object: watch.c */
+};
 
 #define KIN_TAG(state, kind, low) \
     (((uint64_t)(kind) << 40) | ((uint64_t)(state) << 32) | (uint32_t)(low))
@@ -165,8 +170,9 @@ typedef struct kin_arena_shm {
 
     /* References. */
     kin_mutex_shm refs;
-    uint32_t fill2;
+    kin_mutex_shm locker; /* guards the locker's socket */
     kin_journal_shm journal;
+    _Atomic uint64_t transit; /* a place: the family's own transit, once it was needed */
 
     kin_list_shm warm_lists[KIN_CLASSES];
     kin_list_shm cold_lists[KIN_CLASSES]; /* large classes: pages given back */

@@ -267,17 +267,26 @@ kin_err kin__object_new(kin_family *family, uint64_t len, kin_handle *out) {
     return 0;
 }
 
-void kin__object_share(kin_handle *handle, unsigned kind) {
-    kin_family *family = handle->family;
-    kin_block_shm *block = kin__block(family, handle->ref.off);
+bool kin__object_share_at(kin_family *family, uint64_t off, unsigned kind,
+                          _Atomic uint64_t *place) {
+    kin_block_shm *block = kin__block(family, off);
     uint64_t class = atomic_load_explicit(&block->tag, memory_order_relaxed) & KIN_TAG_CLASS_BITS;
     lock(family);
-    plan(family, 0, entry(family, handle->hold), handle->ref.off);
-    plan(family, 1, &block->count, 1);
-    plan(family, 2, &block->tag, KIN_TAG(KIN_OBJECT, kind, 0) | class);
-    carry_out(family, 3);
+    bool is_empty = atomic_load_explicit(place, memory_order_relaxed) == 0;
+    if (is_empty) {
+        plan(family, 0, place, off);
+        plan(family, 1, &block->count, 1);
+        plan(family, 2, &block->tag, KIN_TAG(KIN_OBJECT, kind, 0) | class);
+        carry_out(family, 3);
+    }
     unlock(family);
-    atomic_fetch_sub_explicit(&family->hands, 1, memory_order_relaxed);
+    if (is_empty) atomic_fetch_sub_explicit(&family->hands, 1, memory_order_relaxed);
+    return is_empty;
+}
+
+void kin__object_share(kin_handle *handle, unsigned kind) {
+    kin_family *family = handle->family;
+    (void)kin__object_share_at(family, handle->ref.off, kind, entry(family, handle->hold));
     handle->ref.kind = kind;
 }
 

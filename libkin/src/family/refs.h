@@ -13,6 +13,10 @@
  * handle->shm is the payload.  Undo with kin__object_drop. */
 KIN_NODISCARD kin_err kin__object_new(kin_family *family, uint64_t len, kin_handle *out);
 void kin__object_share(kin_handle *handle, unsigned kind);
+/* The same for an object that no member holds but a place: `off` is a block in this member's
+ * hands, `place` a word in shared memory.  False if something is in the place already; then
+ * the block is still in this member's hands. */
+bool kin__object_share_at(kin_family *family, uint64_t off, unsigned kind, _Atomic uint64_t *place);
 void kin__object_drop(kin_handle *handle);
 /* A handle for a block that is in this member's hands already; undo with
  * kin__object_abandon, which leaves the block alone. */

@@ -42,7 +42,7 @@ typedef struct kin_side_shm {
 typedef struct kin_count_shm {
     _Atomic uint64_t count;
     kin_bell_shm bell;
-    uint64_t fill[6];
+    uint64_t fill[5];
 } kin_count_shm;
 
 /* Payloads begin 32 bytes behind a cache line. */
@@ -52,6 +52,7 @@ typedef struct kin_queue_shm {
     uint32_t pad;
     _Atomic uint64_t done; /* calls of task_done */
     kin_bell_shm all_done;
+    uint64_t fill[7];
     kin_count_shm pushed, popped;
     kin_side_shm tail, head;
     kin_cursor_shm first; /* where the first record ever was put */
@@ -72,7 +73,8 @@ typedef struct kin_name_shm {
 
 #define KIN_JUMP_ROOM (sizeof(kin_record_shm) + sizeof(kin_cursor_shm))
 
-_Static_assert(offsetof(kin_queue_shm, pushed) == 32, "the counts begin on a line");
+_Static_assert(offsetof(kin_queue_shm, pushed) % KIN_CACHE_LINE == 32,
+               "the counts begin on a line");
 _Static_assert(sizeof(kin_count_shm) == KIN_CACHE_LINE, "each count has its line");
 _Static_assert(offsetof(kin_queue_shm, tail) % KIN_CACHE_LINE == 32, "so have the sides");
 _Static_assert(sizeof(kin_side_shm) % KIN_CACHE_LINE == 0, "and keep apart");

@@ -21,6 +21,7 @@
 #include "family/fault.h"
 #include "family/mutex.h"
 #include "family/refs.h"
+#include "kin/wait.h"
 #include "layout.h"
 #include "queue_kinds.h"
 
@@ -203,9 +204,9 @@ static kin_err wait_until(kin__ready *ready, kin_family *family, kin_queue_shm *
 
 /* One that has listened goes, with its turn or in vain, and may have had the ring
  * that was meant for another: it sees that those beside it get theirs. */
-static void stand_in(kin_bell_shm *bell, bool more) {
+static void stand_in(kin_family *family, kin_bell_shm *bell, bool more) {
     kin__bell_pass_on(bell);
-    if (more) kin__bell_ring(bell, 1);
+    if (more) kin__bell_ring(family, bell, 1);
 }
 
 static kin_err push(kin_queue *queue, const void *data, uint32_t len, uint32_t what, kin_blob *blob,
@@ -224,8 +225,8 @@ static kin_err push(kin_queue *queue, const void *data, uint32_t len, uint32_t w
         if (err || room) break;
         err = wait_until(has_room, family, shm, &shm->popped.bell, deadline, &listened);
     }
-    if (listened) stand_in(&shm->popped.bell, has_room(shm));
-    if (!err) kin__bell_ring(&shm->pushed.bell, 1);
+    if (listened) stand_in(family, &shm->popped.bell, has_room(shm));
+    if (!err) kin__bell_ring(family, &shm->pushed.bell, 1);
     return err;
 }
 
@@ -319,8 +320,8 @@ kin_err kin_queue_pop(kin_queue *queue, void *buffer, kin_record *out, kin_deadl
                    : wait_until(has_record, family, shm, &shm->pushed.bell, deadline, &listened);
         if (err) break;
     }
-    if (listened) stand_in(&shm->pushed.bell, has_record(shm));
-    if (!err && shm->maxsize) kin__bell_ring(&shm->popped.bell, 1);
+    if (listened) stand_in(family, &shm->pushed.bell, has_record(shm));
+    if (!err && shm->maxsize) kin__bell_ring(family, &shm->popped.bell, 1);
     return err;
 }
 
@@ -359,10 +360,11 @@ uint64_t kin_queue_maxsize(const kin_queue *queue) {
 }
 
 void kin_queue_shut(kin_queue *queue) {
+    kin_family *family = queue->handle.family;
     kin_queue_shm *shm = queue->handle.shm;
     atomic_store_explicit(&shm->shut, 1, memory_order_seq_cst);
-    kin__bell_ring(&shm->pushed.bell, INT32_MAX);
-    kin__bell_ring(&shm->popped.bell, INT32_MAX);
+    kin__bell_ring(family, &shm->pushed.bell, INT32_MAX);
+    kin__bell_ring(family, &shm->popped.bell, INT32_MAX);
 }
 
 int kin_queue_is_shut(const kin_queue *queue) {
@@ -370,13 +372,14 @@ int kin_queue_is_shut(const kin_queue *queue) {
 }
 
 kin_err kin_queue_task_done(kin_queue *queue) {
+    kin_family *family = queue->handle.family;
     kin_queue_shm *shm = queue->handle.shm;
     uint64_t done = atomic_load_explicit(&shm->done, memory_order_relaxed);
     do {
         if (done >= passed(&shm->pushed)) return KIN_EOVERRELEASE;
     } while (!atomic_compare_exchange_weak_explicit(&shm->done, &done, done + 1,
                                                     memory_order_seq_cst, memory_order_relaxed));
-    if (done + 1 == passed(&shm->pushed)) kin__bell_ring(&shm->all_done, INT32_MAX);
+    if (done + 1 == passed(&shm->pushed)) kin__bell_ring(family, &shm->all_done, INT32_MAX);
     return 0;
 }
 
@@ -415,6 +418,20 @@ void kin__queue_end(kin_family *family, uint64_t off) {
     kin_cursor_shm last = shm->head.cursor[passed(&shm->popped) & 1];
     if (!last.segment) last = shm->first;
     free_segment(family, last.segment, last.serial);
+    kin__watch_end(family, &shm->pushed.bell.watch);
+    kin__watch_end(family, &shm->popped.bell.watch);
+}
+
+bool kin__queue_is_ready(const void *shm, int what) {
+    const kin_queue_shm *queue = shm;
+    return what == KIN_READY_TAKE ? has_record(shm) : queue->maxsize == 0 || has_room(shm);
+}
+
+_Atomic uint64_t *kin__queue_watch(void *shm, int what, _Atomic uint32_t **flag) {
+    kin_queue_shm *queue = shm;
+    kin_bell_shm *bell = what == KIN_READY_TAKE ? &queue->pushed.bell : &queue->popped.bell;
+    *flag = &bell->waiting;
+    return &bell->watch;
 }
 
 /* Does a dead member's death matter here: a side left locked, a bell not rung? */
@@ -423,7 +440,9 @@ static bool is_left_over(kin_queue_shm *shm, uint32_t token) {
            kin__mutex_is_held_by(&shm->head.mutex, token) ||
            atomic_load_explicit(&shm->pushed.bell.waiting, memory_order_relaxed) ||
            atomic_load_explicit(&shm->popped.bell.waiting, memory_order_relaxed) ||
-           atomic_load_explicit(&shm->all_done.waiting, memory_order_relaxed);
+           atomic_load_explicit(&shm->all_done.waiting, memory_order_relaxed) ||
+           atomic_load_explicit(&shm->pushed.bell.watch, memory_order_relaxed) ||
+           atomic_load_explicit(&shm->popped.bell.watch, memory_order_relaxed);
 }
 
 void kin__queue_bury(kin_family *family, uint64_t off, uint32_t token) {
@@ -436,8 +455,10 @@ void kin__queue_bury(kin_family *family, uint64_t off, uint32_t token) {
     if (kin__mutex_is_held_by(&shm->head.mutex, token) && lock_head(family, shm, KIN_FOREVER) == 0)
         kin__mutex_unlock(&shm->head.mutex);
     /* It may have been killed on its way to ring. */
-    kin__bell_ring(&shm->pushed.bell, INT32_MAX);
-    kin__bell_ring(&shm->popped.bell, INT32_MAX);
-    kin__bell_ring(&shm->all_done, INT32_MAX);
+    kin__bell_ring(family, &shm->pushed.bell, INT32_MAX);
+    kin__bell_ring(family, &shm->popped.bell, INT32_MAX);
+    kin__bell_ring(family, &shm->all_done, INT32_MAX);
+    kin__watch_ring(family, &shm->pushed.bell.watch, true);
+    kin__watch_ring(family, &shm->popped.bell.watch, true);
     kin_handle_close(&pin);
 }

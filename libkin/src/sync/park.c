@@ -49,12 +49,15 @@ kin_err kin__park(_Atomic uint32_t *word, uint32_t seen, kin_deadline deadline) 
 }
 
 uint32_t kin__bell_listen(kin_bell_shm *bell) {
-    atomic_store_explicit(&bell->waiting, 1, memory_order_seq_cst);
+    atomic_fetch_or_explicit(&bell->waiting, KIN_PARKED, memory_order_seq_cst);
     return atomic_load_explicit(&bell->rings, memory_order_seq_cst);
 }
 
-void kin__bell_ring_slow(kin_bell_shm *bell, int count) {
-    if (!atomic_exchange_explicit(&bell->waiting, 0, memory_order_seq_cst)) return;
-    atomic_fetch_add_explicit(&bell->rings, 1, memory_order_seq_cst);
-    kin__os_wake(&bell->rings, count);
+void kin__bell_ring_slow(kin_family *family, kin_bell_shm *bell, int count) {
+    uint32_t who = atomic_exchange_explicit(&bell->waiting, 0, memory_order_seq_cst);
+    if (who & KIN_PARKED) {
+        atomic_fetch_add_explicit(&bell->rings, 1, memory_order_seq_cst);
+        kin__os_wake(&bell->rings, count);
+    }
+    if (who & KIN_WATCHED) kin__watch_ring(family, &bell->watch, false);
 }

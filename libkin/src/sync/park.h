@@ -8,6 +8,7 @@
 #define KIN_SYNC_PARK_H
 
 #include "family/family_internal.h"
+#include "family/watch.h"
 
 /* Ask this now and then: may we stop waiting? */
 typedef bool kin__ready(const void *object);
@@ -25,23 +26,25 @@ kin_err kin__park(_Atomic uint32_t *word, uint32_t seen, kin_deadline deadline);
  * To call: change what is waited for, then kin__bell_ring.  Both sides' accesses
  * are sequentially consistent, so that one of them sees the other's. */
 typedef struct kin_bell_shm {
-    _Atomic uint32_t waiting;
+    _Atomic uint32_t waiting; /* KIN_PARKED, KIN_WATCHED: somebody may be so */
     _Atomic uint32_t rings;
+    _Atomic uint64_t watch; /* a place: who watches by descriptor (family/watch.h) */
 } kin_bell_shm;
+#define KIN_PARKED 1u
 
 uint32_t kin__bell_listen(kin_bell_shm *bell);
 static inline kin_err kin__bell_wait(kin_bell_shm *bell, uint32_t heard, kin_deadline deadline) {
     return kin__park(&bell->rings, heard, deadline);
 }
-void kin__bell_ring_slow(kin_bell_shm *bell, int count);
-static inline void kin__bell_ring(kin_bell_shm *bell, int count) {
+void kin__bell_ring_slow(kin_family *family, kin_bell_shm *bell, int count);
+static inline void kin__bell_ring(kin_family *family, kin_bell_shm *bell, int count) {
     if (atomic_load_explicit(&bell->waiting, memory_order_seq_cst))
-        kin__bell_ring_slow(bell, count);
+        kin__bell_ring_slow(family, bell, count);
 }
 /* One who has waited and got what it waited for stands in for the others: it
  * can't know whether it was the only one. */
 static inline void kin__bell_pass_on(kin_bell_shm *bell) {
-    atomic_store_explicit(&bell->waiting, 1, memory_order_seq_cst);
+    atomic_fetch_or_explicit(&bell->waiting, KIN_PARKED, memory_order_seq_cst);
 }
 
 #endif
