@@ -156,13 +156,13 @@ static PyObject *queue_close(kinx_shared *self, PyObject *unused) {
 
 static PyObject *shut(kinx_shared *self, PyObject *unused) {
     KINX_CHECK_OPEN(self);
-    kin_queue_shut(&self->queue);
+    kin_queue_shutdown(&self->queue, 0);
     Py_RETURN_NONE;
 }
 
 static PyObject *is_shut(kinx_shared *self, PyObject *unused) {
     KINX_CHECK_OPEN(self);
-    return PyBool_FromLong(kin_queue_is_shut(&self->queue));
+    return PyBool_FromLong(kin_queue_is_shutdown(&self->queue));
 }
 
 static PyObject *task_done(kinx_shared *self, PyObject *unused) {

@@ -86,7 +86,7 @@ int main(void) {
     check(kin_process_start_fork(answer, &shop, &child), "start");
     for (uint64_t i = 0; i < NUMBERS; i++)
         check(kin_queue_push(&shop.questions, &i, sizeof i, TAG_NUMBER, KIN_FOREVER), "push");
-    kin_queue_shut(&shop.questions);
+    kin_queue_shutdown(&shop.questions, 0);
     uint64_t sum = add_up(&shop);
 
     int status;

@@ -66,7 +66,7 @@ static void keeps_its_bound(void) {
     CHECK_EQ(kin_queue_push(&queue, "c", 1, 0, kin_deadline_after(2000000)), -ETIMEDOUT);
     CHECK_EQ(kin_queue_pop(&queue, buffer, &record, KIN_NOW), 0);
     CHECK_EQ(kin_queue_push(&queue, "c", 1, 0, KIN_NOW), 0);
-    kin_queue_shut(&queue);
+    kin_queue_shutdown(&queue, 0);
     CHECK_EQ(kin_queue_push(&queue, "d", 1, 0, KIN_FOREVER), KIN_ECLOSED);
     CHECK_EQ(kin_queue_pop(&queue, buffer, &record, KIN_FOREVER), 0);
     CHECK_EQ(kin_queue_pop(&queue, buffer, &record, KIN_FOREVER), 0);
@@ -198,7 +198,7 @@ static void works_among_threads(uint64_t maxsize) {
     for (uintptr_t i = 0; i < PRODUCERS; i++)
         pthread_create(&producer[i], NULL, produce, (void *)i);
     for (int i = 0; i < PRODUCERS; i++) pthread_join(producer[i], NULL);
-    kin_queue_shut(&shared);
+    kin_queue_shutdown(&shared, 0);
     for (int i = 0; i < CONSUMERS; i++) pthread_join(consumer[i], NULL);
     check_results();
     kin_queue_close(&shared);
@@ -228,7 +228,7 @@ static void works_among_processes(uint64_t maxsize) {
     for (uintptr_t i = 0; i < CONSUMERS; i++) consumer[i] = start(consume, i);
     for (uintptr_t i = 0; i < PRODUCERS; i++) producer[i] = start(produce, i);
     for (int i = 0; i < PRODUCERS; i++) wait_for(producer[i]);
-    kin_queue_shut(&shared);
+    kin_queue_shutdown(&shared, 0);
     for (int i = 0; i < CONSUMERS; i++) wait_for(consumer[i]);
     check_results();
     kin_queue_close(&shared);

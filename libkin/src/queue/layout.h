@@ -2,9 +2,9 @@
  *
  * Each side (tail: producers, head: consumers) has a mutex, a count of the records
  * that have passed it, and a cursor that says where the next one is.  A count is
- * the one word whose store makes a push or a pop happen: the cursor is kept
- * twice, and the count's lowest bit says which of the two holds.  A member killed
- * before the store has done nothing, after it everything. */
+ * the one word whose store makes a push or a pop happen: what else changes with it
+ * is kept twice, and the count's lowest bit says which of the two holds.  A member
+ * killed before the store has done nothing, after it everything. */
 #ifndef KIN_QUEUE_LAYOUT_H
 #define KIN_QUEUE_LAYOUT_H
 
@@ -34,25 +34,38 @@ typedef struct kin_side_shm {
     uint32_t pad;
     kin_transfer_shm transfer;
     uint64_t fill;
-    kin_cursor_shm cursor[2];
+    kin_cursor_shm cursor[2]; /* [count & 1] holds */
 } kin_side_shm;
 
-/* A count and the bell of those who wait for it to grow, on a line of their own:
- * the other side looks at them all the time. */
+/* A count, and those who wait for it to grow, on a line of their own: the other
+ * side looks at them all the time. */
 typedef struct kin_count_shm {
     _Atomic uint64_t count;
+    _Atomic uint64_t bytes[2]; /* what those records had in all; [count & 1] holds */
     kin_bell_shm bell;
-    uint64_t fill[5];
+    _Atomic uint64_t turn;  /* who is to be the next (turns.h); 0: whoever comes */
+    _Atomic uint32_t calls; /* what that one is parked on */
+    uint32_t pad;
+    uint64_t fill;
 } kin_count_shm;
+
+enum kin__shut {
+    KIN_OPEN = 0,
+    KIN_SHUT = 1,    /* nothing may be put any more */
+    KIN_DROPPED = 2, /* nor taken: what is still in it counts for nothing */
+};
 
 /* Payloads begin 32 bytes behind a cache line. */
 typedef struct kin_queue_shm {
-    uint64_t maxsize; /* records; 0: no bound */
-    _Atomic uint32_t shut;
+    uint64_t maxsize;      /* records; 0: no bound */
+    uint64_t max_bytes;    /* of all records; 0: no bound */
+    _Atomic uint32_t shut; /* enum kin__shut */
     uint32_t pad;
-    _Atomic uint64_t done; /* calls of task_done */
+    _Atomic uint64_t taken;  /* DROPPED: how many had been popped by then */
+    _Atomic uint64_t wanted; /* bytes of a record that found no room lately; a hint */
+    _Atomic uint64_t done;   /* calls of task_done */
     kin_bell_shm all_done;
-    uint64_t fill[7];
+    uint64_t fill[4];
     kin_count_shm pushed, popped;
     kin_side_shm tail, head;
     kin_cursor_shm first; /* where the first record ever was put */
@@ -69,6 +82,7 @@ typedef struct kin_record_shm {
 
 typedef struct kin_name_shm {
     uint64_t off, serial;
+    uint64_t len; /* what the blob adds to the queue's bytes, and takes from them */
 } kin_name_shm;
 
 #define KIN_JUMP_ROOM (sizeof(kin_record_shm) + sizeof(kin_cursor_shm))

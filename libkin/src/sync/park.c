@@ -54,7 +54,9 @@ uint32_t kin__bell_listen(kin_bell_shm *bell) {
 }
 
 void kin__bell_ring_slow(kin_family *family, kin_bell_shm *bell, int count) {
-    uint32_t who = atomic_exchange_explicit(&bell->waiting, 0, memory_order_seq_cst);
+    /* who is parked stays so if nobody is to be woken */
+    uint32_t gone = count ? KIN_PARKED | KIN_WATCHED : KIN_WATCHED;
+    uint32_t who = atomic_fetch_and_explicit(&bell->waiting, ~gone, memory_order_seq_cst) & gone;
     if (who & KIN_PARKED) {
         atomic_fetch_add_explicit(&bell->rings, 1, memory_order_seq_cst);
         kin__os_wake(&bell->rings, count);

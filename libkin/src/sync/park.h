@@ -36,6 +36,7 @@ uint32_t kin__bell_listen(kin_bell_shm *bell);
 static inline kin_err kin__bell_wait(kin_bell_shm *bell, uint32_t heard, kin_deadline deadline) {
     return kin__park(&bell->rings, heard, deadline);
 }
+/* Wake `count` that are parked, and tell all that watch. */
 void kin__bell_ring_slow(kin_family *family, kin_bell_shm *bell, int count);
 static inline void kin__bell_ring(kin_family *family, kin_bell_shm *bell, int count) {
     if (atomic_load_explicit(&bell->waiting, memory_order_seq_cst))
