@@ -5,6 +5,7 @@
  * written here is a pickle like any other, `PROTO opcode argument STOP`, which
  * any unpickler reads; and of any pickler's work, what has exactly this shape
  * is read here, the rest is left to the unpickler. */
+#include "bytes.h"
 #include "message.h"
 
 _Static_assert(sizeof(double) == 8, "a float is pickled as 8 bytes");
@@ -96,7 +97,7 @@ static PyObject *load_payload(uint8_t opcode, const uint8_t *argument, size_t le
         opcode == KIN_OP_BINUNICODE8) {
         return PyUnicode_DecodeUTF8(data, rest, "surrogatepass");
     }
-    return PyBytes_FromStringAndSize(data, rest);
+    return kinx_bytes(data, (size_t)rest);
 }
 
 PyObject *kinx_atom_load(const uint8_t *data, size_t len, bool *known) {

@@ -10,12 +10,10 @@
  * is sent.  What it mentions of the arena is noted meanwhile (ref.h). */
 #include "message.h"
 
+#include "bytes.h"
 #include "errors.h"
 #include "pickle/dump.h"
 #include "pickle/unpickler.h"
-
-/* Copies of at least so many bytes are made without the GIL. */
-#define COPY_WITHOUT_GIL (1u << 20)
 
 /* -- Pickling -------------------------------------------------------------------- */
 
@@ -172,7 +170,8 @@ static int layout_init(layout *lay, const kinx_message *message) {
     return 0;
 }
 
-/* Needs no GIL: all that is read is kept by the message and the layout. */
+/* Needs no GIL: all that is read is kept by the message and the layout.  (What a bytearray's view
+ * keeps is kept from being resized, which others should not get to see: is_lent.) */
 static void layout_write(const layout *lay, const kinx_message *message, uint8_t *data) {
     uint8_t *out = append(data, &lay->head, sizeof lay->head);
     for (uint32_t i = 0; i < lay->head.buffer_count; i++) {
@@ -188,6 +187,13 @@ static void layout_write(const layout *lay, const kinx_message *message, uint8_t
     }
 }
 
+static bool is_lent(const kinx_message *message) {
+    for (size_t i = 0; i < piece_count(message); i++) {
+        if (PyMemoryView_Check(message->output.pieces[i].owner)) return true;
+    }
+    return false;
+}
+
 static kin_err add_refs(kin_blob *blob, const kinx_mentions *mentions) {
     for (uint32_t i = 0; i < mentions->count; i++) {
         kin_err err = kin_blob_add_ref(blob, &mentions->items[i]->handle.ref);
@@ -201,7 +207,7 @@ static kin_err blob_of_layout(const layout *lay, const kinx_message *message, ki
     kin_blob blob;
     kin_err err = kin_blob_create(family, lay->len, message->mentions.count, &blob);
     if (err < 0) return err;
-    if (lay->len < COPY_WITHOUT_GIL) {
+    if (lay->len < KINX_LARGE || is_lent(message)) {
         layout_write(lay, message, blob.data);
     } else {
         Py_BEGIN_ALLOW_THREADS
@@ -214,12 +220,21 @@ static kin_err blob_of_layout(const layout *lay, const kinx_message *message, ki
     return err;
 }
 
-kin_err kinx_message_to_blob(kinx_state *st, const kinx_message *message, kin_blob *out) {
+/* What comes now may take long: a wait for room in a queue. */
+static void let_go(kinx_message *message) {
+    if (message->is_pickled) kinx_output_fini(&message->output);
+    message->is_pickled = false;
+    Py_CLEAR(message->owner);
+    Py_CLEAR(message->buffers);
+}
+
+kin_err kinx_message_to_blob(kinx_state *st, kinx_message *message, kin_blob *out) {
     kin_family *family = kinx_family(st);
     layout lay;
     if (!family || layout_init(&lay, message) < 0) return KINX_RAISED;
     kin_err err = blob_of_layout(&lay, message, family, out);
     layout_fini(&lay);
+    if (err == 0) let_go(message);
     return err;
 }
 

@@ -33,8 +33,9 @@ bool kinx_message_is_small(const kinx_message *message);
 /* The bytes of a small message, in one piece: in `scratch`, which has room for
  * KIN_RECORD_MAX, or where they are already. */
 const uint8_t *kinx_message_flat(const kinx_message *message, uint8_t *scratch, uint32_t *len);
-/* Lay the message, small or not, into a new blob.  KINX_RAISED is possible. */
-kin_err kinx_message_to_blob(kinx_state *st, const kinx_message *message, kin_blob *out);
+/* Lay the message, small or not, into a new blob.  Then it has nothing of the object any more, and
+ * is only to be finished.  KINX_RAISED is possible. */
+kin_err kinx_message_to_blob(kinx_state *st, kinx_message *message, kin_blob *out);
 
 /* Load what came as a small message.  New reference. */
 PyObject *kinx_load_record(kinx_state *st, const uint8_t *data, size_t len);

@@ -57,7 +57,7 @@ static kin_err push_small(kinx_shared *self, const kinx_message *message, kin_de
     return err;
 }
 
-static kin_err push_blob(kinx_shared *self, const kinx_message *message, kin_deadline deadline) {
+static kin_err push_blob(kinx_shared *self, kinx_message *message, kin_deadline deadline) {
     kin_blob blob;
     kin_err err = kinx_message_to_blob(self->state, message, &blob);
     if (err < 0) return err;

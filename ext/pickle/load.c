@@ -4,6 +4,7 @@
  * comes in rows, the numbers of a list say, is taken in rows; and where the next opcode
  * tells what is to become of a container it is made at its size, or not at all. */
 #include "load.h"
+#include "../bytes.h"
 
 /* -- Errors ------------------------------------------------------------------------- */
 
@@ -347,7 +348,7 @@ static int run(kinx_loader *u) {
                 return raise_too_long(PyExc_OverflowError, "BINBYTES", "size of ");
             }
         bytes:
-            if (KINX_RARELY((size_t)(end - at) < len)) {
+            if (KINX_RARELY((size_t)(end - at) < len || len >= KINX_LARGE)) {
                 RUN(kinx_push(u, kinx_read_bytes(u, len, false)));
                 continue;
             }

@@ -7,6 +7,7 @@
  *
  * How much is read is what the pickle says, and it may lie: memory is taken in pieces that
  * grow with what really comes. */
+#include "../bytes.h"
 #include "load.h"
 
 #define PEEK (128 * 1024) /* bytes, as the standard library asks for */
@@ -232,6 +233,5 @@ PyObject *kinx_read_bytes(kinx_loader *u, size_t n, bool mutable) {
     }
     const char *from = (const char *)u->at;
     u->at += n;
-    return mutable ? PyByteArray_FromStringAndSize(from, (Py_ssize_t)n)
-                   : PyBytes_FromStringAndSize(from, (Py_ssize_t)n);
+    return mutable ? kinx_bytearray(from, n) : kinx_bytes(from, n);
 }

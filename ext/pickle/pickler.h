@@ -31,8 +31,10 @@
 #define KINX_BATCH 1000
 
 /* A buffer of at least so many bytes is not copied into the pickle but laid
- * beside it (protocol 5, out of band), and mapped in place by the receiver. */
-#define KINX_OUT_OF_BAND 65536
+ * beside it (protocol 5, out of band), and mapped in place by the receiver.  docs/messages.md
+ * has the measurements.  A block with that much in it is a large one of the arena, which
+ * has its pages to itself: what is kept of it can be split (kin_blob_split). */
+#define KINX_OUT_OF_BAND 32768
 
 /* -- What all picklers have in common ------------------------------------------------ */
 
@@ -113,7 +115,7 @@ struct kinx_pickler {
     bool bare;         /* see the head of this file */
     bool restart;      /* what was written so far counts no more: begin again, not bare */
     bool gc_paused;    /* by this pickling, as long as it is bare */
-    size_t unmemoised; /* objects */
+    size_t unmemoised; /* objects; or lent */
 
     PyObject *homes;      /* by value: dict, or NULL */
     PyObject *trail;      /* list of (thing, step, key), innermost first, or NULL */

@@ -2,7 +2,7 @@
  *
  * Small ones are copied into the pickle.  Of a large one the writer may take a reference
  * instead (kinx_pickler.payload_of says whose it is), so what can change meanwhile has no
- * owner: it is copied whatever its size. */
+ * owner: it is copied whatever its size, but for a bytearray that nobody can change (lend). */
 #include "pickler.h"
 
 int kinx_put_payload(kinx_pickler *p, PyObject *owner, const uint8_t *head, size_t head_len,
@@ -124,19 +124,33 @@ int kinx_save_bytes(kinx_pickler *p, PyObject *obj, bool sole) {
     return kinx_remember(p, obj, sole);
 }
 
-/* A bytearray may change while what is written is on its way: it is copied. */
-static int put_bytearray(kinx_pickler *p, const void *data, size_t len) {
+static int put_bytearray(kinx_pickler *p, PyObject *owner, const void *data, size_t len) {
     uint8_t head[9] = {KIN_OP_BYTEARRAY8};
     kin_store8(head + 1, len);
-    return kinx_put_payload(p, NULL, head, sizeof head, data, len);
+    return kinx_put_payload(p, owner, head, sizeof head, data, len);
+}
+
+/* Code that runs before the message lies in its blob could change a bytearray: as a rule it is
+ * copied into the pickle.  While the pickling is bare there is no such code, so a view, which
+ * keeps the bytes where they are, is enough; if there comes to be some, the pickling begins
+ * again.  *view: new reference, or NULL. */
+static int lend(kinx_pickler *p, PyObject *bytearray, PyObject **view) {
+    *view = NULL;
+    if (!p->bare || !p->keep_buffers) return 0;
+    if (PyByteArray_GET_SIZE(bytearray) < KIN_LARGE_PAYLOAD) return 0;
+    *view = PyMemoryView_FromObject(bytearray);
+    p->unmemoised++;
+    return *view ? 0 : -1;
 }
 
 int kinx_save_bytearray(kinx_pickler *p, PyObject *obj, bool sole) {
     if (p->protocol < 5) return kinx_save_old_bytes(p, obj);
-    if (put_bytearray(p, PyByteArray_AS_STRING(obj), (size_t)PyByteArray_GET_SIZE(obj)) < 0) {
-        return -1;
-    }
-    return kinx_remember(p, obj, sole);
+    PyObject *view;
+    if (lend(p, obj, &view) < 0) return -1;
+    size_t len = (size_t)PyByteArray_GET_SIZE(obj);
+    int err = put_bytearray(p, view, PyByteArray_AS_STRING(obj), len);
+    Py_XDECREF(view);
+    return err < 0 ? -1 : kinx_remember(p, obj, sole);
 }
 
 /* For a message: large ones go beside it. */
@@ -178,6 +192,6 @@ int kinx_save_picklebuffer(kinx_pickler *p, PyObject *obj, bool sole) {
     view = PyPickleBuffer_GetBuffer(obj);
     if (!view) return -1;
     int err = view->readonly ? put_bytes(p, NULL, view->buf, (size_t)view->len)
-                             : put_bytearray(p, view->buf, (size_t)view->len);
+                             : put_bytearray(p, NULL, view->buf, (size_t)view->len);
     return err < 0 ? -1 : kinx_remember(p, obj, sole);
 }

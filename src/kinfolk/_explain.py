@@ -33,8 +33,8 @@ MAX_SECONDS = 4.0
 #: Sizes are measured as long as that takes no longer.
 MAX_SECONDS_SIZES = 1.0
 
-#: Buffers of so many bytes ride beside the pickle: KINX_OUT_OF_BAND in ext/message.h.
-OUT_OF_BAND = 64 * 1024
+#: Buffers of so many bytes ride beside the pickle: KINX_OUT_OF_BAND in ext/pickle/pickler.h.
+OUT_OF_BAND = 32 * 1024
 
 #: What the tree shows of a container with more parts than MANY.
 MANY, FIRST, KINDS, TROUBLES = 10, 3, 12, 5

@@ -13,7 +13,7 @@ from kin_children import executed, forked, run_forked, used_queue
 from kinfolk import _kin
 
 RECORD_MAX = 8192
-OUT_OF_BAND = 65536
+OUT_OF_BAND = 32768
 
 INTS = [sign * 2**bits + step for bits in range(66) for sign in (1, -1) for step in (-1, 0, 1)]
 ATOMS = [

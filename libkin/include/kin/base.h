@@ -65,6 +65,10 @@ KIN_API kin_deadline kin_clock(void);
  * KIN_FOREVER. */
 KIN_API kin_deadline kin_deadline_after(int64_t ns);
 
+/* Say that `len` bytes of private memory from `start` on are about to be filled: the system may
+ * give large pages, which take a fraction of the time to come by.  Only a hint. */
+KIN_API void kin_pages_expect(void *start, size_t len);
+
 #ifdef __cplusplus
 }
 #endif

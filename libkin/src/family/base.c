@@ -37,6 +37,10 @@ kin_deadline kin_deadline_after(int64_t ns) {
     return ns > INT64_MAX - now ? KIN_FOREVER : now + ns;
 }
 
+void kin_pages_expect(void *start, size_t len) {
+    kin__os_memory_expect(start, len);
+}
+
 #ifdef KIN_FAULT_POINTS
 #include <signal.h>
 #include <stdatomic.h>

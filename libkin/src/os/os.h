@@ -32,6 +32,8 @@ void kin__os_memory_unmap(void *base, uint64_t len);
 kin_err kin__os_memory_remap(void *start, uint64_t len, int fd, uint64_t off, bool own);
 /* Give the pages of a range back; it reads as zeros afterwards.  Page-aligned. */
 kin_err kin__os_memory_punch(void *start, uint64_t len);
+/* Ask for large pages in a range of private memory that is about to be filled. */
+void kin__os_memory_expect(void *start, uint64_t len);
 /* What this machine, or the cgroup that this process is in, has: bytes. */
 uint64_t kin__os_memory_total(void);
 uint64_t kin__os_page(void);

@@ -65,6 +65,13 @@ kin_err kin__os_memory_punch(void *start, uint64_t len) {
     return madvise(start, len, MADV_REMOVE) < 0 ? -errno : 0;
 }
 
+void kin__os_memory_expect(void *start, uint64_t len) {
+    uint64_t page = kin__os_page();
+    uint64_t first = ((uintptr_t)start + page - 1) / page * page;
+    uint64_t end = ((uintptr_t)start + len) / page * page;
+    if (end > first) (void)madvise((void *)(uintptr_t)first, end - first, MADV_HUGEPAGE);
+}
+
 /* The first number in a file, or `otherwise` ("max", no such file). */
 static uint64_t read_number(const char *path, uint64_t otherwise) {
     char text[32] = "";
