@@ -43,7 +43,11 @@ typedef int kin_err;
     X(KIN_EPICKLESHORT, -2017, "the pickle ends too early")                                      \
     X(KIN_EPICKLECODE, -2018, "the pickle is no plain data: loading it takes code")              \
     X(KIN_EPICKLELIMIT, -2019, "the pickle goes beyond a limit of its reader")                   \
-    X(KIN_EPICKLEORDER, -2020, "these calls, in this order, make no pickle")
+    X(KIN_EPICKLEORDER, -2020, "these calls, in this order, make no pickle")                     \
+    X(KIN_ENOLOCKER, -2021, "this process has closed the descriptor of its family's locker")     \
+    X(KIN_EEND, -2022, "the stream has ended")                                                   \
+    X(KIN_ECUT, -2023, "the stream ended in the middle of a message")                            \
+    X(KIN_EMESSAGELEN, -2024, "a message of an impossible length")
 
 #define KIN_ERROR_CODE_(name, code, text) name = (code),
 enum { KIN_OK = 0, KIN_ERRORS(KIN_ERROR_CODE_) KIN_OWNER_DIED = 1 };
