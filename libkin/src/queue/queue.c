@@ -132,7 +132,6 @@ static kin_err put_locked(kin_queue *queue, const kin_item *items, size_t count,
         return err;
     }
     note_wanted(shm, 0);
-    kin__announce(&shm->pushed);
     return err;
 }
 
@@ -212,7 +211,6 @@ static kin_err take_locked(kin_queue *queue, taking *to, uint64_t there) {
         to->taken++;
         if (to->through && !(record->tag & to->through)) break;
     } while (to->taken < to->most && to->taken < there && to->room >= used + KIN_RECORD_MAX);
-    kin__announce(&((kin_queue_shm *)queue->handle.shm)->popped);
     return err;
 }
 

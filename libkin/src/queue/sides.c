@@ -23,7 +23,7 @@ void kin__pass(kin_count_shm *side, uint64_t bytes) {
     uint64_t all = atomic_load_explicit(&side->bytes[count & 1], memory_order_relaxed) + bytes;
     /* release: after the count that made this copy the free one */
     atomic_store_explicit(&side->bytes[(count + 1) & 1], all, memory_order_release);
-    atomic_store_explicit(&side->count, count + 1, memory_order_release);
+    atomic_store_explicit(&side->count, count + 1, memory_order_seq_cst);
 }
 
 /* -- Transfers ----------------------------------------------------------------------- */

@@ -12,7 +12,7 @@ static inline uint64_t kin__passed(const kin_count_shm *side) {
 }
 
 /* The same for one that has asked to be called, and looks whether it must wait:
- * seq_cst, against kin__announce. */
+ * seq_cst, against kin__pass and the look for those who wait that follows it. */
 static inline uint64_t kin__passed_by_now(const kin_count_shm *side) {
     return atomic_load_explicit(&side->count, memory_order_seq_cst);
 }
@@ -26,14 +26,8 @@ static inline uint64_t kin__bytes_passed(const kin_count_shm *side) {
 uint64_t kin__bytes_passed_lately(const kin_count_shm *side);
 
 /* With the side's mutex held: one more record, of `bytes`, has passed.  This is the store that makes
- * it so. */
+ * it so.  seq_cst, too: before anybody is called. */
 void kin__pass(kin_count_shm *side, uint64_t bytes);
-
-/* After kin__pass, with the mutex still held, and before anybody is called: whoever
- * waits either sees the count or is seen to wait. */
-static inline void kin__announce(kin_count_shm *side) {
-    atomic_store_explicit(&side->count, kin__passed(side), memory_order_seq_cst);
-}
 
 static inline uint32_t kin__shut(const kin_queue_shm *shm) {
     return atomic_load_explicit(&shm->shut, memory_order_seq_cst);
