@@ -35,10 +35,11 @@ typedef struct kin_wait_item {
 } kin_wait_item;
 
 /* Wait until one of them is ready; then all that are ready are marked so.  A descriptor with an
- * error or a hang-up is ready: the read that follows tells.  family: may be NULL where there are
- * no objects.  Costs nothing while it waits.
- * Errors: -ETIMEDOUT (none is marked), -EINTR, -EBADF, -EMFILE (no doorbell), KIN_EKIND,
- * KIN_EARENAFULL, -ENOMEM. */
+ * error or a hang-up, or that is not open, is ready: the read that follows tells.  What was put
+ * into a queue before a descriptor became ready is marked with it.  family: may be NULL where
+ * there are no objects.  Costs nothing while it waits.
+ * Errors: -ETIMEDOUT (none is marked), -EINTR, -EBADF (below zero), -EMFILE (no doorbell),
+ * KIN_EKIND, KIN_ENOFAMILY, KIN_ELEFT, KIN_EARENAFULL, -ENOMEM. */
 KIN_API KIN_NODISCARD kin_err kin_wait(kin_family *family, kin_wait_item *items, size_t count,
                                        kin_deadline deadline);
 

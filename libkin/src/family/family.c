@@ -9,13 +9,16 @@
 #include <string.h>
 
 #include "arena.h"
+#include "doorbell.h"
 #include "fault.h"
 #include "members.h"
 #include "os/os.h"
 #include "os/os_process.h"
 #include "refs.h"
 
-static kin_family self = {.fd = -1, .local = PTHREAD_MUTEX_INITIALIZER};
+static kin_family self = {.fd = -1,
+                          .local = PTHREAD_MUTEX_INITIALIZER,
+                          .bells = {.lock = PTHREAD_MUTEX_INITIALIZER, .ringer = -1}};
 static pthread_mutex_t entering = PTHREAD_MUTEX_INITIALIZER;
 /* release: who sees the pointer sees the family whole */
 static kin_family *_Atomic present;
@@ -92,10 +95,7 @@ static kin_err map_new(uint64_t reserve, int *fd_out, uint8_t **base_out, uint64
 
 /* -- Fork ------------------------------------------------------------------------ */
 
-static void before_fork(void) {
-    kin_family *family = atomic_load_explicit(&present, memory_order_acquire);
-    if (!family) return;
-    pthread_mutex_lock(&family->local);
+static void prepare_child(kin_family *family) {
     family->child_token = 0;
     family->child_block = NULL;
     if (kin__may(family)) return;
@@ -105,9 +105,18 @@ static void before_fork(void) {
     KIN_FAULT("fork-prepared");
 }
 
+static void before_fork(void) {
+    kin_family *family = atomic_load_explicit(&present, memory_order_acquire);
+    if (!family) return;
+    pthread_mutex_lock(&family->local);
+    prepare_child(family);
+    kin__doorbells_before_fork(family);
+}
+
 static void after_fork_in_parent(void) {
     kin_family *family = atomic_load_explicit(&present, memory_order_acquire);
     if (!family) return;
+    kin__doorbells_after_fork(family, false);
     free(family->child_block);
     family->child_block = NULL;
     pthread_mutex_unlock(&family->local);
@@ -116,6 +125,7 @@ static void after_fork_in_parent(void) {
 static void after_fork_in_child(void) {
     kin_family *family = atomic_load_explicit(&present, memory_order_acquire);
     if (!family) return;
+    kin__doorbells_after_fork(family, true);
     uint32_t token = family->child_token;
     if (token && !kin__member_adopt(family, token)) token = 0;
     atomic_store_explicit(&family->token, token, memory_order_relaxed);
@@ -139,6 +149,7 @@ static kin_err enter(kin_family **out) {
         pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child))
         return -ENOMEM;
     prepared_for_fork = true;
+    kin__doorbells_enter(&self);
     atomic_store_explicit(&present, &self, memory_order_release);
     *out = &self;
     return 0;

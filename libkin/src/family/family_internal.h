@@ -30,6 +30,15 @@ struct kin_family {
     /* A fork under way: the child's row and its copy of the holds. */
     uint32_t child_token;
     kin_holds_shm **child_block;
+
+    /* Doorbells of this process (doorbell.c). */
+    struct {
+        pthread_mutex_t lock; /* guards what follows, and is held across fork */
+        struct kin_doorbell *first, *kept;
+        uint32_t number; /* of the next one */
+        int ringer;
+        uint64_t ringer_device, ringer_inode;
+    } bells;
 };
 
 static inline void *kin__at(const kin_family *family, uint64_t off) {

@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "os/os.h"
+#include "os/os_deadline_linux.h"
 
 #ifndef SYS_close_range
 #define SYS_close_range 436
@@ -100,16 +101,6 @@ void kin__os_close_others(const int *keep, size_t count) {
 }
 
 /* -- Wait for a few ---------------------------------------------------------------- */
-
-/* The time left, for calls that want it relative; NULL for ever. */
-static const struct timespec *time_left(kin_deadline deadline, struct timespec *space) {
-    if (deadline == KIN_FOREVER) return NULL;
-    int64_t left = deadline == KIN_NOW ? 0 : deadline - kin__os_clock();
-    if (left < 0) left = 0;
-    space->tv_sec = left / 1000000000;
-    space->tv_nsec = left % 1000000000;
-    return space;
-}
 
 kin_err kin__os_poll(struct kin__os_poll *fds, size_t count, kin_deadline deadline) {
     struct pollfd polled[KIN__OS_POLL_MAX];

@@ -1,13 +1,17 @@
 /* Event: the lowest bit says whether it is set, the others count how often it
  * was, so that whoever waited is let go even if it was cleared at once. */
+#include "family/arena.h"
 #include "family/refs.h"
 #include "kin/sync.h"
+#include "kin/wait.h"
 #include "os/os.h"
 #include "park.h"
+#include "sync_kinds.h"
 
 typedef struct kin_event_shm {
     _Atomic uint32_t word;
     _Atomic uint32_t waiting; /* somebody may be parked on the word */
+    _Atomic uint64_t watch;   /* a place: who watches by descriptor (family/watch.h) */
 } kin_event_shm;
 
 #define IS_SET 1u
@@ -48,6 +52,7 @@ void kin_event_set(kin_event *event) {
     /* seq_cst, here and in the wait: either we see `waiting`, or it sees the word */
     if (atomic_exchange_explicit(&shm->waiting, 0, memory_order_seq_cst))
         kin__os_wake(&shm->word, INT32_MAX);
+    kin__watch_tell(event->handle.family, &shm->watch);
 }
 
 void kin_event_clear(kin_event *event) {
@@ -71,4 +76,29 @@ kin_err kin_event_wait(kin_event *event, kin_deadline deadline) {
         if (err) return look(shm) == first ? err : 0;
     }
     return 0;
+}
+
+/* -- Watchers, end and burial ------------------------------------------------------- */
+
+bool kin__event_is_ready(const void *object, int what) {
+    const kin_event_shm *shm = object;
+    (void)what;
+    return atomic_load_explicit(&shm->word, memory_order_seq_cst) & IS_SET;
+}
+
+_Atomic uint64_t *kin__event_watch(void *object, int what, _Atomic uint32_t **flag) {
+    kin_event_shm *shm = object;
+    *flag = NULL;
+    return what == KIN_READY_TAKE ? &shm->watch : NULL;
+}
+
+void kin__event_end(kin_family *family, uint64_t off) {
+    kin_event_shm *shm = kin__payload(family, off);
+    kin__watch_end(family, &shm->watch);
+}
+
+void kin__event_bury(kin_family *family, uint64_t off, uint32_t token) {
+    kin_event_shm *shm = kin__payload(family, off);
+    (void)token;
+    kin__watch_bury(family, off, KIN_KIND_EVENT, &shm->watch);
 }

@@ -13,6 +13,7 @@
 #include "family/members.h"
 #include "family/refs.h"
 #include "kin/sync.h"
+#include "kin/wait.h"
 #include "os/os.h"
 #include "park.h"
 #include "sync_kinds.h"
@@ -23,6 +24,7 @@ typedef struct kin_lock_shm {
     _Atomic uint32_t died;   /* the last such pid */
     uint32_t depth;          /* RLock: guarded by the lock itself */
     _Atomic uint64_t holder; /* RLock: token and thread id */
+    _Atomic uint64_t watch;  /* a place: who watches by descriptor (family/watch.h) */
 } kin_lock_shm;
 
 /* How long to wait before asking whether the holder is alive. */
@@ -34,9 +36,11 @@ static bool take(kin_lock_shm *shm, uint32_t from, uint32_t to) {
                                                    memory_order_relaxed);
 }
 
-static bool give(kin_lock_shm *shm) {
-    uint32_t old = atomic_exchange_explicit(&shm->word, 0, memory_order_release);
+static bool give(kin_family *family, kin_lock_shm *shm) {
+    /* a release; seq_cst because it looks for watchers afterwards */
+    uint32_t old = atomic_exchange_explicit(&shm->word, 0, memory_order_seq_cst);
     if (old & KIN_WAITERS) kin__os_wake(&shm->word, 1);
+    kin__watch_tell(family, &shm->watch);
     return old != 0;
 }
 
@@ -99,18 +103,49 @@ static void bury(kin_family *family, uint64_t off, unsigned kind, uint32_t token
         atomic_store_explicit(&shm->holder, 0, memory_order_relaxed);
         shm->depth = 0;
         KIN_FAULT("lock-buried");
-        give(shm);
+        give(family, shm);
     }
     kin_handle_close(&pin);
 }
 
+static void bury_and_tell(kin_family *family, uint64_t off, unsigned kind, uint32_t token) {
+    kin_lock_shm *shm = kin__payload(family, off);
+    bury(family, off, kind, token);
+    kin__watch_bury(family, off, kind, &shm->watch);
+}
+
 void kin__lock_bury(kin_family *family, uint64_t off, uint32_t token) {
-    bury(family, off, KIN_KIND_LOCK, token);
+    bury_and_tell(family, off, KIN_KIND_LOCK, token);
 }
 
 void kin__rlock_bury(kin_family *family, uint64_t off, uint32_t token) {
-    bury(family, off, KIN_KIND_RLOCK, token);
+    bury_and_tell(family, off, KIN_KIND_RLOCK, token);
 }
+
+void kin__lock_end(kin_family *family, uint64_t off) {
+    kin_lock_shm *shm = kin__payload(family, off);
+    kin__watch_end(family, &shm->watch);
+}
+
+/* -- Watchers ---------------------------------------------------------------------- */
+
+bool kin__lock_is_ready(const void *object, int what) {
+    const kin_lock_shm *shm = object;
+    (void)what;
+    return atomic_load_explicit(&shm->word, memory_order_seq_cst) == 0;
+}
+
+_Atomic uint64_t *kin__lock_watch(void *object, int what, _Atomic uint32_t **flag) {
+    kin_lock_shm *shm = object;
+    *flag = NULL;
+    return what == KIN_READY_TAKE ? &shm->watch : NULL;
+}
+
+uint32_t kin__lock_holder(const void *object) {
+    return owner(object);
+}
+
+/* -- Making them -------------------------------------------------------------------- */
 
 static kin_err create(kin_family *family, unsigned kind, kin_handle *out) {
     kin_handle handle;
@@ -140,7 +175,7 @@ kin_err kin_lock_acquire(kin_lock *lock, kin_deadline deadline) {
 }
 
 kin_err kin_lock_release(kin_lock *lock) {
-    return give(lock->handle.shm) ? 0 : KIN_EOVERRELEASE;
+    return give(lock->handle.family, lock->handle.shm) ? 0 : KIN_EOVERRELEASE;
 }
 
 uint32_t kin_lock_owner(const kin_lock *lock) {
@@ -198,7 +233,7 @@ kin_err kin_rlock_release(kin_rlock *lock) {
     if (!is_mine(lock)) return KIN_ENOTOWNER;
     if (--shm->depth > 0) return 0;
     atomic_store_explicit(&shm->holder, 0, memory_order_relaxed);
-    give(shm);
+    give(lock->handle.family, shm);
     return 0;
 }
 

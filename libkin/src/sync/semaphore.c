@@ -4,21 +4,26 @@
  * parked puts the bit back when it goes in, since it can't know whether others are
  * parked still, and wakes the next if there is more to be had.  Nobody owns a
  * count, so nothing is given back when a process dies. */
+#include "family/arena.h"
 #include "family/refs.h"
 #include "kin/sync.h"
+#include "kin/wait.h"
 #include "os/os.h"
 #include "park.h"
+#include "sync_kinds.h"
 
 typedef struct kin_semaphore_shm {
     _Atomic uint32_t word;
     uint32_t max;
+    _Atomic uint64_t watch; /* a place: who watches by descriptor (family/watch.h) */
 } kin_semaphore_shm;
 
 #define COUNT(word) ((word) & ~KIN_WAITERS)
 
 static bool change(kin_semaphore_shm *shm, uint32_t *from, uint32_t to) {
-    /* Both ways: a release publishes what was done before it, an acquire sees it. */
-    return atomic_compare_exchange_weak_explicit(&shm->word, from, to, memory_order_acq_rel,
+    /* Both ways: a release publishes what was done before it, an acquire sees it.
+     * seq_cst: a release looks for watchers afterwards. */
+    return atomic_compare_exchange_weak_explicit(&shm->word, from, to, memory_order_seq_cst,
                                                  memory_order_relaxed);
 }
 
@@ -85,6 +90,7 @@ kin_err kin_semaphore_release(kin_semaphore *semaphore, uint32_t count) {
         if (count > shm->max - COUNT(seen)) return KIN_EOVERRELEASE;
     } while (!change(shm, &seen, COUNT(seen) + count));
     if (seen & KIN_WAITERS) kin__os_wake(&shm->word, count > 1000000 ? 1000000 : (int)count);
+    kin__watch_tell(semaphore->handle.family, &shm->watch);
     return 0;
 }
 
@@ -95,4 +101,29 @@ uint32_t kin_semaphore_value(const kin_semaphore *semaphore) {
 
 uint32_t kin_semaphore_max(const kin_semaphore *semaphore) {
     return ((const kin_semaphore_shm *)semaphore->handle.shm)->max;
+}
+
+/* -- Watchers, end and burial ------------------------------------------------------- */
+
+bool kin__semaphore_is_ready(const void *object, int what) {
+    const kin_semaphore_shm *shm = object;
+    (void)what;
+    return COUNT(atomic_load_explicit(&shm->word, memory_order_seq_cst)) > 0;
+}
+
+_Atomic uint64_t *kin__semaphore_watch(void *object, int what, _Atomic uint32_t **flag) {
+    kin_semaphore_shm *shm = object;
+    *flag = NULL;
+    return what == KIN_READY_TAKE ? &shm->watch : NULL;
+}
+
+void kin__semaphore_end(kin_family *family, uint64_t off) {
+    kin_semaphore_shm *shm = kin__payload(family, off);
+    kin__watch_end(family, &shm->watch);
+}
+
+void kin__semaphore_bury(kin_family *family, uint64_t off, uint32_t token) {
+    kin_semaphore_shm *shm = kin__payload(family, off);
+    (void)token;
+    kin__watch_bury(family, off, KIN_KIND_SEMAPHORE, &shm->watch);
 }
