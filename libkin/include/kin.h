@@ -20,6 +20,7 @@
 #define KIN_H
 
 #include "kin/base.h"
+#include "kin/channel.h"
 #include "kin/family.h"
 #include "kin/locker.h"
 #include "kin/message.h"
