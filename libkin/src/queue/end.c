@@ -24,7 +24,7 @@ static bool lock(lock_side *lock_it, kin_family *family, kin_queue_shm *shm) {
 static void call_everybody(kin_family *family, kin_queue_shm *shm) {
     kin__call_all(family, &shm->pushed);
     kin__call_all(family, &shm->popped);
-    kin__bell_ring(family, &shm->all_done, INT32_MAX);
+    kin__bell_ring_all(family, &shm->all_done);
 }
 
 /* -- Shutdown ------------------------------------------------------------------------------ */
@@ -110,22 +110,17 @@ _Atomic uint64_t *kin__queue_watch(void *object, int what, _Atomic uint32_t **fl
 
 /* -- Burial ------------------------------------------------------------------------------------ */
 
-static bool is_waited_for(kin_bell_shm *bell) {
-    return atomic_load_explicit(&bell->waiting, memory_order_relaxed) ||
-           atomic_load_explicit(&bell->watch, memory_order_relaxed);
-}
-
 static bool is_half_dropped(kin_queue_shm *shm) {
     return kin__shut(shm) == KIN_DROPPED && kin__passed(&shm->pushed) != kin__passed(&shm->popped);
 }
 
-/* Does a dead member's death matter here: a side left locked, a bell not rung? */
-static bool is_left_over(kin_queue_shm *shm, uint32_t token) {
-    return kin__mutex_is_held_by(&shm->tail.mutex, token) ||
-           kin__mutex_is_held_by(&shm->head.mutex, token) || is_waited_for(&shm->pushed.bell) ||
-           is_waited_for(&shm->popped.bell) || is_waited_for(&shm->all_done) ||
-           atomic_load_explicit(&shm->pushed.turn, memory_order_relaxed) ||
-           atomic_load_explicit(&shm->popped.turn, memory_order_relaxed) || is_half_dropped(shm);
+/* Nobody was ever to be woken here.  (Flags don't tell: a ringer that was killed, or one that was
+ * woken and killed before it passed the ring on, has left them empty.) */
+static bool is_untouched(kin_queue_shm *shm, uint32_t token) {
+    return kin__passed(&shm->pushed) == 0 && kin__shut(shm) == KIN_OPEN &&
+           !kin__mutex_is_held_by(&shm->tail.mutex, token) &&
+           !kin__mutex_is_held_by(&shm->head.mutex, token) &&
+           atomic_load_explicit(&shm->pushed.turn, memory_order_relaxed) == 0;
 }
 
 static void bury(kin_family *family, kin_queue_shm *shm, uint32_t token) {
@@ -144,7 +139,7 @@ static void bury(kin_family *family, kin_queue_shm *shm, uint32_t token) {
 
 void kin__queue_bury(kin_family *family, uint64_t off, uint32_t token) {
     kin_queue_shm *shm = kin__payload(family, off);
-    if (!is_left_over(shm, token)) return;
+    if (is_untouched(shm, token)) return;
     kin_handle pin;
     if (kin__object_pin(family, off, KIN_KIND_QUEUE, &pin)) return;
     bury(family, shm, token);

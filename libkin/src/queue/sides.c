@@ -57,11 +57,12 @@ static void free_transferred(kin_family *family, kin_transfer_shm *transfer) {
         kin_blob_free(&blob);
 }
 
-/* A producer died with the tail locked.  Not published: its blocks are nobody's. */
+/* A producer died with the tail locked.  Not published: its blocks are nobody's.  Disarmed in any
+ * case: it may have died in the middle of that, and left names behind. */
 static void settle_tail(kin_family *family, kin_queue_shm *shm) {
     kin_transfer_shm *transfer = &shm->tail.transfer;
-    if (!is_armed(transfer)) return;
-    if (kin__passed(&shm->pushed) == transfer->when) free_transferred(family, transfer);
+    if (is_armed(transfer) && kin__passed(&shm->pushed) == transfer->when)
+        free_transferred(family, transfer);
     kin__transfer_disarm(transfer);
 }
 
@@ -69,8 +70,8 @@ static void settle_tail(kin_family *family, kin_queue_shm *shm) {
  * what it had taken, are nobody's. */
 static void settle_head(kin_family *family, kin_queue_shm *shm) {
     kin_transfer_shm *transfer = &shm->head.transfer;
-    if (!is_armed(transfer)) return;
-    if (kin__passed(&shm->popped) != transfer->when) free_transferred(family, transfer);
+    if (is_armed(transfer) && kin__passed(&shm->popped) != transfer->when)
+        free_transferred(family, transfer);
     kin__transfer_disarm(transfer);
 }
 

@@ -38,7 +38,7 @@ bool kin__turn_call(kin_count_shm *side) {
 
 void kin__call_all(kin_family *family, kin_count_shm *side) {
     wake(side);
-    kin__bell_ring(family, &side->bell, INT32_MAX);
+    kin__bell_ring_all(family, &side->bell);
 }
 
 /* -- Having the turn ------------------------------------------------------------------------ */

@@ -48,9 +48,12 @@ kin_err kin__park(_Atomic uint32_t *word, uint32_t seen, kin_deadline deadline) 
     return 0;
 }
 
+/* The word before the flag: a ringer that takes the flag back has counted a ring that is not in what
+ * was heard, or has not yet, and then wakes one. */
 uint32_t kin__bell_listen(kin_bell_shm *bell) {
+    uint32_t heard = atomic_load_explicit(&bell->rings, memory_order_seq_cst);
     atomic_fetch_or_explicit(&bell->waiting, KIN_PARKED, memory_order_seq_cst);
-    return atomic_load_explicit(&bell->rings, memory_order_seq_cst);
+    return heard;
 }
 
 void kin__bell_ring_slow(kin_family *family, kin_bell_shm *bell, int count) {
@@ -61,5 +64,12 @@ void kin__bell_ring_slow(kin_family *family, kin_bell_shm *bell, int count) {
         atomic_fetch_add_explicit(&bell->rings, 1, memory_order_seq_cst);
         kin__os_wake(&bell->rings, count);
     }
+    if (who & KIN_WATCHED) kin__watch_ring(family, &bell->watch, false);
+}
+
+void kin__bell_ring_all(kin_family *family, kin_bell_shm *bell) {
+    uint32_t who = atomic_exchange_explicit(&bell->waiting, 0, memory_order_seq_cst);
+    atomic_fetch_add_explicit(&bell->rings, 1, memory_order_seq_cst);
+    kin__os_wake(&bell->rings, INT32_MAX);
     if (who & KIN_WATCHED) kin__watch_ring(family, &bell->watch, false);
 }

@@ -42,6 +42,9 @@ static inline void kin__bell_ring(kin_family *family, kin_bell_shm *bell, int co
     if (atomic_load_explicit(&bell->waiting, memory_order_seq_cst))
         kin__bell_ring_slow(family, bell, count);
 }
+/* Wake all that are parked, whatever the flag says: who was killed as it rang may have taken
+ * it back already. */
+void kin__bell_ring_all(kin_family *family, kin_bell_shm *bell);
 /* One who has waited and got what it waited for stands in for the others: it
  * can't know whether it was the only one. */
 static inline void kin__bell_pass_on(kin_bell_shm *bell) {
