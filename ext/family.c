@@ -14,9 +14,12 @@ kin_family *kinx_family(kinx_state *st) {
     return family;
 }
 
-static PyObject *arena_fd(PyObject *module, PyObject *unused) {
+static PyObject *family_fds(PyObject *module, PyObject *unused) {
     kin_family *family = kinx_family(kinx_state_of(module));
-    return family ? PyLong_FromLong(kin_family_fd(family)) : NULL;
+    if (!family) return NULL;
+    int arena, locker;
+    kin_family_fds(family, &arena, &locker);
+    return Py_BuildValue("ii", arena, locker);
 }
 
 static PyObject *family_id(PyObject *module, PyObject *unused) {
@@ -25,11 +28,11 @@ static PyObject *family_id(PyObject *module, PyObject *unused) {
     return PyBytes_FromStringAndSize((const char *)kin_family_id(family), KIN_FAMILY_ID_LEN);
 }
 
-static PyObject *join_family(PyObject *module, PyObject *arg) {
-    int fd;
-    if (!PyArg_Parse(arg, "i:join_family", &fd)) return NULL;
+static PyObject *join_family(PyObject *module, PyObject *args) {
+    int arena, locker;
+    if (!PyArg_ParseTuple(args, "ii:join_family", &arena, &locker)) return NULL;
     kin_family *family;
-    kin_err err = kin_family_join(fd, &family);
+    kin_err err = kin_family_join(arena, locker, &family);
     if (err < 0) return kinx_raise(kinx_state_of(module), err, "cannot join the family");
     Py_RETURN_NONE;
 }
@@ -86,24 +89,25 @@ static PyObject *stats(PyObject *module, PyObject *unused) {
         Py_END_ALLOW_THREADS
     }
     return Py_BuildValue(
-        "{s:K,s:K,s:K,s:K,s:K,s:K,s:I}", "in_use", (unsigned long long)stats.in_use, "committed",
-        (unsigned long long)stats.committed, "limit", (unsigned long long)stats.limit, "reserved",
-        (unsigned long long)stats.reserved, "blocks", (unsigned long long)stats.blocks, "objects",
-        (unsigned long long)stats.objects, "members", (unsigned int)stats.members);
+        "{s:K,s:K,s:K,s:K,s:K,s:K,s:I,s:I}", "in_use", (unsigned long long)stats.in_use,
+        "committed", (unsigned long long)stats.committed, "limit", (unsigned long long)stats.limit,
+        "reserved", (unsigned long long)stats.reserved, "blocks", (unsigned long long)stats.blocks,
+        "objects", (unsigned long long)stats.objects, "members", (unsigned int)stats.members,
+        "waiting", (unsigned int)stats.waiting);
 }
 
 static PyMethodDef functions[] = {
-    {"arena_fd", arena_fd, METH_NOARGS,
-     "arena_fd($module, /)\n--\n\n"
-     "The arena's descriptor, close-on-exec; the family's to close.\n\n"
+    {"family_fds", family_fds, METH_NOARGS,
+     "family_fds($module, /)\n--\n\n"
+     "The descriptors of the family's arena and its locker, close-on-exec; not to be closed.\n\n"
      "Founds the family if this process is in none."},
     {"family_id", family_id, METH_NOARGS,
      "family_id($module, /)\n--\n\n"
      "16 bytes, the same in every member; None before any family."},
-    {"join_family", join_family, METH_O,
-     "join_family($module, fd, /)\n--\n\n"
-     "Become a member of the family whose arena is `fd`, and own `fd`.\n\n"
-     "RuntimeError if this process is in a family already, or `fd` is no arena."},
+    {"join_family", join_family, METH_VARARGS,
+     "join_family($module, arena, locker, /)\n--\n\n"
+     "Become a member of the family that has these descriptors, and own them.\n\n"
+     "RuntimeError if this process is in a family already, or they are none of a family's."},
     {"leave", leave, METH_NOARGS,
      "leave($module, /)\n--\n\n"
      "The normal end of this member, called last; again is fine.\n\n"
@@ -122,7 +126,8 @@ static PyMethodDef functions[] = {
      "The process id of that member, 0 if it is gone."},
     {"stats", stats, METH_NOARGS,
      "stats($module, /)\n--\n\n"
-     "in_use, committed, limit, reserved (bytes); blocks, objects, members.\n\n"
+     "in_use, committed, limit, reserved (bytes); blocks, objects, members;\n"
+     "waiting: descriptors in the locker.\n\n"
      "Walks the arena: for tests and for the curious.  All 0 before any family."},
     {NULL},
 };

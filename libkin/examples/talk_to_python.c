@@ -5,8 +5,8 @@
  *     queue = kinfolk.Queue()
  *     answers = kinfolk.Queue()
  *     queue.put({"numbers": [1, 2, 3], "answer to": answers})
- *     fd = kinfolk._kin.arena_fd()
- *     subprocess.Popen(["./talk_to_python", str(fd), queue.ref.hex()], pass_fds=[fd])
+ *     fds = kinfolk._kin.family_fds()
+ *     subprocess.Popen(["./talk_to_python", *map(str, fds), queue.ref.hex()], pass_fds=fds)
  *     answers.get()       # {"sum": 6}
  *
  * Without arguments it plays Python's part itself.
@@ -119,11 +119,11 @@ static int play_both_parts(void) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 3) return play_both_parts();
+    if (argc != 4) return play_both_parts();
     kin_family *family;
     kin_queue queue;
-    check(kin_family_join(atoi(argv[1]), &family), "join the family");
-    kin_ref ref = parse_ref(argv[2]);
+    check(kin_family_join(atoi(argv[1]), atoi(argv[2]), &family), "join the family");
+    kin_ref ref = parse_ref(argv[3]);
     check(kin_queue_open(family, &ref, &queue), "open the queue");
     answer(family, &queue);
     kin_queue_close(&queue);

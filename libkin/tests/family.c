@@ -117,13 +117,13 @@ static void refuses_a_limit_that_is_no_size(void) {
 
 static void joins_only_arenas(void) {
     int fd = memfd_create("other", MFD_CLOEXEC);
-    CHECK_EQ(kin_family_join(fd, &family), KIN_EBADARENA);
+    CHECK_EQ(kin_family_join(fd, fd, &family), KIN_EBADARENA);
     CHECK_EQ(ftruncate(fd, 64 << 20), 0);
-    CHECK_EQ(kin_family_join(fd, &family), KIN_EBADARENA);
-    CHECK_EQ(kin_family_join(-1, &family), KIN_EBADARENA);
+    CHECK_EQ(kin_family_join(fd, fd, &family), KIN_EBADARENA);
+    CHECK_EQ(kin_family_join(-1, -1, &family), KIN_EBADARENA);
     CHECK(kin_family_self() == NULL);
     found(0);
-    CHECK_EQ(kin_family_join(fd, &family), KIN_EINFAMILY);
+    CHECK_EQ(kin_family_join(fd, fd, &family), KIN_EINFAMILY);
 }
 
 static void knows_stale_references(void) {

@@ -44,13 +44,13 @@ class _Server:
     def launch(cls, data):
         """Start one that prepares itself by `data`."""
         orders = _kin.pack(data)  # what cannot be sent is an error before anything is started
-        arena_fd = _kin.arena_fd()
+        family = _kin.family_fds()
         ours, theirs = _kin.zygote_channel()
         try:
             number = spawn.number_of(orders)
-            program = f"from {__name__} import main; main({arena_fd}, {theirs}, {number})"
+            program = f"from {__name__} import main; main({family}, {theirs}, {number})"
             command = spawn.interpreter_for(program)
-            pid = _kin.spawn(command[0], command, None, [arena_fd, theirs])
+            pid = _kin.spawn(command[0], command, None, [*family, theirs])
         except BaseException:
             os.close(ours)
             raise
@@ -175,9 +175,9 @@ class ForkServer:
 # The server
 
 
-def main(arena_fd, channel, orders):
+def main(family, channel, orders):
     """Be a fork server on `channel`, and return when nobody needs it; in a child, be the child."""
-    _kin.join_family(arena_fd)
+    _kin.join_family(*family)
     data = spawn.unpack(spawn.claim(orders))
     _preload(data.pop("preload"), data)
     util._flush_std_streams()  # or every child would print what was printed here

@@ -1,8 +1,7 @@
 """Start a child as a fresh interpreter.
 
 The process object is packed before anything is started, so that what cannot be sent is an error
-here, with nothing to clean up.  The child inherits the standard streams, the descriptor of the
-family's arena, those that the arguments asked to be passed on, and no other.
+here, with nothing to clean up.  The child inherits the standard streams, those of the family, those that the arguments asked to be passed on, and no other.
 
 The blobs stay ours until the child has taken them over; if it ends before that, they are given back
 with the rest of this object.
@@ -53,12 +52,13 @@ class Popen(popen_fork.Popen):
         self._adopt(watch)
 
     def _execute(self, watch):
-        arena_fd = _kin.arena_fd()
+        arena_fd, locker_fd = _kin.family_fds()
         tracker_fd = spawn.tracker_fd()
         data, obj = map(spawn.number_of, self._blobs)
         lifeline, daemon = watch.arguments()
         command = spawn.get_command_line(
             arena_fd=arena_fd,
+            locker_fd=locker_fd,
             data=data,
             obj=obj,
             parent_pid=os.getpid(),
@@ -66,7 +66,7 @@ class Popen(popen_fork.Popen):
             daemon=int(daemon),
             tracker_fd=tracker_fd,
         )
-        keep = {arena_fd, *watch.inherited, *self._fds}
+        keep = {arena_fd, locker_fd, *watch.inherited, *self._fds}
         if tracker_fd is not None:
             keep.add(tracker_fd)
         return _kin.spawn(command[0], command, None, sorted(keep))

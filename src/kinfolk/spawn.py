@@ -99,17 +99,20 @@ def _argument(text):
     return name, None if value == "None" else int(value)
 
 
-def spawn_main(arena_fd, data, obj, parent_pid, lifeline=None, daemon=0, tracker_fd=None):
+def spawn_main(
+    arena_fd, locker_fd, data, obj, parent_pid, lifeline=None, daemon=0, tracker_fd=None
+):
     """Be a child that was started afresh; does not return.
 
-    `arena_fd` is the family's arena; `data` and `obj` say where in it the preparation data and the
-    process object lie (see number_of); with the next three look_after_parent() is called.
+    `arena_fd` and `locker_fd` are the family's; `data` and `obj` say where in its arena the
+    preparation data and the process object lie (see number_of); with the next three
+    look_after_parent() is called.
     """
     from . import _kin
     from ._watch import look_after_parent
 
     assert is_forking(sys.argv), "Not forking"
-    _kin.join_family(arena_fd)
+    _kin.join_family(arena_fd, locker_fd)
     _share_tracker(tracker_fd)
     sys.exit(_main((data, obj), look_after_parent(parent_pid, lifeline, daemon)))
 

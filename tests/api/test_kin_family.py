@@ -25,13 +25,13 @@ def test_no_family_before_something_is_made():
     )
     assert fresh("print(set(_kin.stats().values()))") == "{0}\n"
     assert fresh("_kin.Lock(); print(len(_kin.family_id()), _kin.member() > 0)") == "16 True\n"
-    assert fresh("print(_kin.arena_fd() > 2, len(_kin.family_id()))") == "True 16\n"
+    assert fresh("print(min(_kin.family_fds()) > 2, len(_kin.family_id()))") == "True 16\n"
 
 
-def test_the_arenas_descriptor_is_close_on_exec():
-    fd = _kin.arena_fd()
-    assert fcntl.fcntl(fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
-    assert _kin.arena_fd() == fd
+def test_the_familys_descriptors_are_close_on_exec():
+    fds = _kin.family_fds()
+    assert all(fcntl.fcntl(fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC for fd in fds)
+    assert _kin.family_fds() == fds
 
 
 def test_objects_need_no_descriptors():
@@ -79,12 +79,12 @@ def test_joining_what_cannot_be_joined():
         read, write = os.pipe()
         for fd in (read, 1_000_000):
             try:
-                _kin.join_family(fd)
+                _kin.join_family(fd, fd)
             except (RuntimeError, OSError) as error:
                 print(type(error).__name__)
         _kin.Lock()
         try:
-            _kin.join_family(_kin.arena_fd())
+            _kin.join_family(*_kin.family_fds())
         except RuntimeError as error:
             print("member" in str(error))
     """

@@ -466,13 +466,13 @@ def test_an_executed_child_joins_and_claims():
     code = """if True:
         import sys
         from kinfolk import _kin
-        _kin.join_family(int(sys.argv[1]))
-        word, semaphore = _kin.claim(bytes.fromhex(sys.argv[2])).load()
+        _kin.join_family(int(sys.argv[1]), int(sys.argv[2]))
+        word, semaphore = _kin.claim(bytes.fromhex(sys.argv[3])).load()
         semaphore.acquire()
         print(word, semaphore.get_value())
     """
-    fd = _kin.arena_fd()
-    assert executed(code, fd, blob.ref.hex(), pass_fds=[fd]) == "hello 2\n"
+    fds = _kin.family_fds()
+    assert executed(code, *fds, blob.ref.hex(), pass_fds=fds) == "hello 2\n"
 
 
 def test_reducers_that_cannot_be_learnt():

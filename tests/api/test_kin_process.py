@@ -136,7 +136,7 @@ class Zygote:
     """A zygote whose children do what their payload says."""
 
     def __init__(self):
-        _kin.arena_fd()  # a member, as its children will be
+        _kin.family_fds()  # a member, as its children will be
         self.channel, theirs = _kin.zygote_channel()
         self.process = forked(self._be, theirs)
         os.close(theirs)

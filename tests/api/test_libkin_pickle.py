@@ -265,9 +265,9 @@ def test_a_c_program_takes_and_answers_messages(compiled):
     queue, answers = kinfolk.Queue(), kinfolk.SimpleQueue()
     for numbers in [1, 2, 3], list(range(50000)):
         queue.put({"numbers": numbers, "answer to": answers, "shared": numbers})
-        fd = _kin.arena_fd()
+        fds = _kin.family_fds()
         done = subprocess.run(
-            [program, str(fd), queue.ref.hex()], pass_fds=[fd], timeout=60, check=False
+            [program, *map(str, fds), queue.ref.hex()], pass_fds=fds, timeout=60, check=False
         )
         assert done.returncode == 0
         assert answers.get() == {"sum": sum(numbers)}

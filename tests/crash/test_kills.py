@@ -173,7 +173,7 @@ if __name__ == "__main__":
         context.Process(target=work, args=(queue, told), daemon=True).start()
     pids = [told.get() for _ in range(4)]
     queue.put(b"x" * 1000000)
-    print(os.fstat(kinfolk._kin.arena_fd()).st_ino, *pids, flush=True)
+    print(os.fstat(kinfolk._kin.family_fds()[0]).st_ino, *pids, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
 

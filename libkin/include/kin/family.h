@@ -42,10 +42,12 @@ typedef struct kin_family_options {
  * Threads: safe.  Fork: children are members. */
 KIN_API KIN_NODISCARD kin_err kin_family_found(const kin_family_options *options, kin_family **out);
 
-/* Join the family whose arena is `fd`.  On success the family owns `fd` and
- * makes it close-on-exec.  The bytes of the arena are checked before use.
- * Errors: KIN_EINFAMILY, KIN_EBADARENA, KIN_EARENAMAP, KIN_EMEMBERS. */
-KIN_API KIN_NODISCARD kin_err kin_family_join(int fd, kin_family **out);
+/* Join the family that has this arena and this locker, both descriptors.  On success
+ * the family owns them and makes them close-on-exec.  The bytes of the arena are checked
+ * before use.
+ * Errors: KIN_EINFAMILY, KIN_EBADARENA (also: another family's locker), KIN_EARENAMAP,
+ * KIN_EMEMBERS. */
+KIN_API KIN_NODISCARD kin_err kin_family_join(int arena, int locker, kin_family **out);
 
 /* The family that this process is a member of, or NULL. */
 KIN_API kin_family *kin_family_self(void);
@@ -56,8 +58,9 @@ KIN_API kin_family *kin_family_self(void);
  * Call it last; doing so twice is fine. */
 KIN_API void kin_family_leave(kin_family *family);
 
-/* The arena's descriptor, for a child that is executed; owned by the family. */
-KIN_API int kin_family_fd(const kin_family *family);
+/* The descriptors that a child that is executed must be given in order to join; owned by
+ * the family. */
+KIN_API void kin_family_fds(const kin_family *family, int *arena, int *locker);
 /* KIN_FAMILY_ID_LEN random bytes, the same in every member. */
 KIN_API const uint8_t *kin_family_id(const kin_family *family);
 /* This member's token: never 0, used by no other member before or after
@@ -81,6 +84,7 @@ typedef struct kin_family_stats {
     uint64_t blocks;    /* how many those are */
     uint64_t objects;   /* how many of them are reference-counted objects */
     uint32_t members;   /* members alive */
+    uint32_t waiting;   /* descriptors in the locker */
 } kin_family_stats;
 
 /* Takes a walk over the arena: for tests and for the curious. */

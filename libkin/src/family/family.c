@@ -11,12 +11,14 @@
 #include "arena.h"
 #include "doorbell.h"
 #include "fault.h"
+#include "locker.h"
 #include "members.h"
 #include "os/os.h"
 #include "os/os_process.h"
 #include "refs.h"
 
 static kin_family self = {.fd = -1,
+                          .locker = -1,
                           .local = PTHREAD_MUTEX_INITIALIZER,
                           .bells = {.lock = PTHREAD_MUTEX_INITIALIZER, .ringer = -1}};
 static pthread_mutex_t entering = PTHREAD_MUTEX_INITIALIZER;
@@ -66,12 +68,13 @@ static void lay_out(kin_arena_shm *arena, uint64_t reserve) {
     arena->end_unit = units;
 }
 
-static void take_view(kin_family *family, uint8_t *base, int fd) {
+static void take_view(kin_family *family, uint8_t *base, int fd, int locker) {
     family->base = base;
     family->arena = (kin_arena_shm *)base;
     family->members = (kin_member_shm *)(base + family->arena->members_off);
     family->units = (kin_unit_shm *)(base + family->arena->units_off);
     family->fd = fd;
+    family->locker = locker;
     family->cpus = kin__os_cpus();
 }
 
@@ -162,10 +165,30 @@ static kin_err may_enter(void) {
     return kin_family_self() ? KIN_EINFAMILY : KIN_ENOFAMILY;
 }
 
-static void give_view_up(void) {
-    kin__os_memory_unmap(self.base, self.arena->reserved);
+static void give_view_up(uint8_t *base, uint64_t len) {
+    kin__os_memory_unmap(base, len);
     self.base = NULL;
-    self.fd = -1;
+    self.fd = self.locker = -1;
+}
+
+static void write_header(kin_arena_shm *arena, uint64_t reserve, const kin_family_options *want) {
+    lay_out(arena, reserve);
+    arena->limit = want->limit < reserve ? want->limit : reserve;
+    arena->warm_budget = want->warm ? want->warm : arena->limit / 16;
+    if (!want->warm && arena->warm_budget > WARM_MAX) arena->warm_budget = WARM_MAX;
+    atomic_init(&arena->rows_used, 256);
+    kin__arena_format(arena);
+}
+
+static kin_err found_in(uint8_t *base, int fd, kin_family **out) {
+    kin_arena_shm *arena = (kin_arena_shm *)base;
+    int locker = kin__locker_found(&arena->locker);
+    if (locker < 0) return locker;
+    take_view(&self, base, fd, locker);
+    kin_err err = kin__os_random(arena->id, sizeof arena->id);
+    if (!err) err = enter(out);
+    if (err) kin__os_close(locker);
+    return err;
 }
 
 static kin_err found(const kin_family_options *options, kin_family **out) {
@@ -177,18 +200,10 @@ static kin_err found(const kin_family_options *options, kin_family **out) {
     uint64_t reserve = 0;
     err = map_new(want.reserve, &fd, &base, &reserve);
     if (err) return err;
-    kin_arena_shm *arena = (kin_arena_shm *)base;
-    lay_out(arena, reserve);
-    arena->limit = want.limit < reserve ? want.limit : reserve;
-    arena->warm_budget = want.warm ? want.warm : arena->limit / 16;
-    if (!want.warm && arena->warm_budget > WARM_MAX) arena->warm_budget = WARM_MAX;
-    atomic_init(&arena->rows_used, 256);
-    kin__arena_format(arena);
-    take_view(&self, base, fd);
-    err = kin__os_random(arena->id, sizeof arena->id);
-    if (!err) err = enter(out);
+    write_header((kin_arena_shm *)base, reserve, &want);
+    err = found_in(base, fd, out);
     if (!err) return 0;
-    give_view_up();
+    give_view_up(base, reserve);
     kin__os_close(fd);
     return err;
 }
@@ -213,26 +228,31 @@ static bool is_sound(const kin_arena_shm *found, uint64_t len) {
            found->limit != 0 && found->limit <= len;
 }
 
-static kin_err join(int fd, kin_family **out) {
+static kin_err join(int fd, int locker, kin_family **out) {
     uint64_t len = kin__os_memory_len(fd);
     if (len < RESERVE_MIN || len > KIN_ARENA_MAX) return KIN_EBADARENA;
     uint8_t *base = kin__os_memory_map(fd, len);
     if (!base) return KIN_EARENAMAP;
-    if (!is_sound((kin_arena_shm *)base, len)) {
+    kin_arena_shm *arena = (kin_arena_shm *)base;
+    if (!is_sound(arena, len) || !kin__locker_is(&arena->locker, locker)) {
         kin__os_memory_unmap(base, len);
         return KIN_EBADARENA;
     }
-    take_view(&self, base, fd);
+    take_view(&self, base, fd, locker);
     kin_err err = enter(out);
-    if (err) give_view_up();
-    else (void)kin__os_close_on_exec(fd);
-    return err;
+    if (err) {
+        give_view_up(base, len);
+        return err;
+    }
+    (void)kin__os_close_on_exec(fd);
+    (void)kin__os_close_on_exec(locker);
+    return 0;
 }
 
-kin_err kin_family_join(int fd, kin_family **out) {
+kin_err kin_family_join(int arena, int locker, kin_family **out) {
     pthread_mutex_lock(&entering);
     kin_err err = may_enter();
-    if (!err) err = join(fd, out);
+    if (!err) err = join(arena, locker, out);
     pthread_mutex_unlock(&entering);
     return err;
 }
@@ -244,8 +264,9 @@ kin_family *kin_family_self(void) {
     return family && kin__token(family) ? family : NULL;
 }
 
-int kin_family_fd(const kin_family *family) {
-    return family->fd;
+void kin_family_fds(const kin_family *family, int *arena, int *locker) {
+    *arena = family->fd;
+    *locker = family->locker;
 }
 
 const uint8_t *kin_family_id(const kin_family *family) {
@@ -278,5 +299,6 @@ void kin_family_stats_read(kin_family *family, kin_family_stats *out) {
         if (KIN_ROW_STATE(word) == KIN_ROW_ALIVE && kin__member_alive(family, token))
             out->members++;
     }
+    out->waiting = kin__locker_count(&arena->locker);
     kin__blocks_walk(family, count_block, out);
 }

@@ -13,7 +13,8 @@ struct kin_family {
     kin_arena_shm *arena;
     kin_member_shm *members;
     kin_unit_shm *units;
-    int fd;
+    int fd;     /* of the arena */
+    int locker; /* of the locker's socket */
     int cpus;
     _Atomic uint32_t token; /* 0: this process is no member (a fork that failed) */
     _Atomic bool left;

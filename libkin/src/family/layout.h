@@ -101,6 +101,18 @@ typedef struct kin_journal_shm {
     } store[KIN_JOURNAL_STORES];
 } kin_journal_shm;
 
+/* The locker: what its socket holds, by counts that its mutex guards.  A parcel's number is how many
+ * bytes of labels were ever sent before it.  See locker.c. */
+typedef struct kin_locker_shm {
+    kin_mutex_shm mutex;
+    _Atomic uint32_t torn;        /* a holder died: the numbers are to be made anew */
+    uint64_t device, inode;       /* which socket it is; written by the founder, as is… */
+    uint64_t room;                /* the memory that it may take */
+    _Atomic uint64_t sent, taken; /* number of the next parcel, and of the first one there */
+    _Atomic uint64_t sweep_to;    /* dead ones have numbers below this */
+    _Atomic uint64_t parcels;     /* how many there are */
+} kin_locker_shm;
+
 /* A member's word: state (bits 56–59), generation (32–49), and the token of
  * who is responsible for the row while its own process is not. */
 enum kin__member_state {
@@ -170,9 +182,10 @@ typedef struct kin_arena_shm {
 
     /* References. */
     kin_mutex_shm refs;
-    kin_mutex_shm locker; /* guards the locker's socket */
+    uint32_t fill2;
     kin_journal_shm journal;
     _Atomic uint64_t transit; /* a place: the family's own transit, once it was needed */
+    kin_locker_shm locker;
 
     kin_list_shm warm_lists[KIN_CLASSES];
     kin_list_shm cold_lists[KIN_CLASSES]; /* large classes: pages given back */

@@ -8,6 +8,7 @@
 #include "arena.h"
 #include "fault.h"
 #include "kinds.h"
+#include "locker.h"
 #include "members.h"
 #include "os/os.h"
 #include "refs.h"
@@ -56,6 +57,7 @@ int kin_family_reap(kin_family *family) {
         bury(family, dead);
         count++;
     }
+    kin__locker_tidy(family);
     return count;
 }
 
