@@ -79,7 +79,7 @@ static int deadline_of_timeout(PyObject *timeout, kin_deadline *out) {
     return 0;
 }
 
-static int deadline_of(PyObject *block, PyObject *timeout, kin_deadline *out) {
+int kinx_deadline_of(PyObject *block, PyObject *timeout, kin_deadline *out) {
     int waits = block ? PyObject_IsTrue(block) : 1;
     if (waits < 0) return -1;
     if (waits) return deadline_of_timeout(timeout, out);
@@ -93,7 +93,7 @@ int kinx_parse_wait(const char *func, PyObject *const *args, Py_ssize_t nargs, P
     if (nargs == 0 && !kwnames) return 0;
     PyObject *slots[PARAMETERS] = {NULL};
     if (fill_slots(func, slots, BLOCK, args, nargs, kwnames) < 0) return -1;
-    return deadline_of(slots[BLOCK], slots[TIMEOUT], deadline);
+    return kinx_deadline_of(slots[BLOCK], slots[TIMEOUT], deadline);
 }
 
 int kinx_parse_put(const char *func, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
@@ -110,7 +110,7 @@ int kinx_parse_put(const char *func, PyObject *const *args, Py_ssize_t nargs, Py
         return -1;
     }
     *obj = slots[OBJ];
-    return deadline_of(slots[BLOCK], slots[TIMEOUT], deadline);
+    return kinx_deadline_of(slots[BLOCK], slots[TIMEOUT], deadline);
 }
 
 int kinx_parse_timeout(const char *func, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,

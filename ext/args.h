@@ -16,6 +16,10 @@ typedef struct kinx_parameters {
 int kinx_fill_slots(const char *func, const kinx_parameters *params, PyObject **slots,
                     PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 
+/* The deadline that (block, timeout) means; each may be NULL, for what it is by default.
+ * Raises TypeError, ValueError (NaN). */
+int kinx_deadline_of(PyObject *block, PyObject *timeout, kin_deadline *out);
+
 /* Parse a call of `func` with the parameters (block=True, timeout=None).
  * *deadline: KIN_NOW if it must not wait, KIN_FOREVER for timeout=None; as in
  * multiprocessing a timeout in the past is none, and one beside block=False

@@ -89,7 +89,7 @@ static int mentions_grow(kinx_mentions *mentions) {
     return 0;
 }
 
-static int mention(kinx_shared *self) {
+int kinx_mention(kinx_shared *self) {
     kinx_mentions *mentions = current_mentions;
     if (!mentions) return 0;
     if (mentions->count == mentions->room && mentions_grow(mentions) < 0) return -1;
@@ -116,6 +116,7 @@ PyObject *kinx_shared_new(PyTypeObject *type, PyObject *args, PyObject *kwds) {
 void kinx_shared_dealloc(kinx_shared *self) {
     PyTypeObject *type = Py_TYPE(self);
     if (self->weakrefs) PyObject_ClearWeakRefs((PyObject *)self);
+    Py_CLEAR(self->owed);
     kin_handle_close(&self->handle);
     type->tp_free(self);
     Py_DECREF(type);
@@ -170,7 +171,7 @@ static PyObject *shared_reduce(kinx_shared *self, PyObject *unused) {
     PyObject *ref = get_ref(self, NULL);
     if (!ref) return NULL;
     PyObject *state = state_of(self);
-    if (!state || mention(self) < 0) {
+    if (!state || kinx_mention(self) < 0) {
         Py_XDECREF(state);
         Py_DECREF(ref);
         return NULL;

@@ -17,6 +17,7 @@ typedef struct kinx_shared {
         kin_semaphore semaphore;
         kin_event event;
         kin_queue queue;
+        kin_transit transit;
     };
     /* Locks: the thread that took it last through this object. */
     unsigned long thread;
@@ -24,6 +25,9 @@ typedef struct kinx_shared {
     uint32_t member, count;
     /* Queues: the member that closed it, for itself, through this object. */
     uint32_t closed;
+    /* Queues: what get_many() has taken for this member and not handed over, or NULL. */
+    uint32_t owed_to;
+    PyObject *owed;
 } kinx_shared;
 
 /* tp_new and tp_dealloc of all of them. */
@@ -68,6 +72,8 @@ typedef struct kinx_mentions {
 } kinx_mentions;
 
 void kinx_mentions_begin(kinx_mentions *mentions);
+/* Note an object in the innermost, if there is one.  Raises. */
+int kinx_mention(kinx_shared *self);
 /* No more is noted; what was noted stays. */
 void kinx_mentions_end(kinx_mentions *mentions);
 void kinx_mentions_clear(kinx_mentions *mentions);

@@ -43,6 +43,7 @@ typedef struct kinx_state {
 
     /* Imported when first needed: see kinx_import. */
     PyObject *queue_full, *queue_empty;                    /* queue.Full, queue.Empty */
+    PyObject *queue_shutdown;                              /* kinfolk.queues.ShutDown */
     PyObject *extra_reducers, *late_reducers, *learn_late; /* kinfolk.reduction's */
 } kinx_state;
 
@@ -56,6 +57,7 @@ typedef struct kinx_state {
         visit((st)->open);                                                               \
         visit((st)->queue_full);                                                         \
         visit((st)->queue_empty);                                                        \
+        visit((st)->queue_shutdown);                                                     \
         visit((st)->extra_reducers);                                                     \
         visit((st)->late_reducers);                                                      \
         visit((st)->learn_late);                                                         \

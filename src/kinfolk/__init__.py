@@ -93,7 +93,7 @@ _SUBMODULES = frozenset(
 
 # What kinfolk has and multiprocessing has not: the module that it comes from when it is asked for.
 # It is not in __all__: `from multiprocessing import *` brings what a program expects of that.
-_EXTRAS = {"explain": "_explain"}
+_EXTRAS = {"ShutDown": "_shutdown", "explain": "_explain"}
 
 
 def __getattr__(name):

@@ -68,6 +68,7 @@ from .process import parent_process as parent_process
 # Called, they make one; in an annotation, Queue[int] says what is in it.
 from .queues import JoinableQueue as JoinableQueue
 from .queues import Queue as Queue
+from .queues import ShutDown as ShutDown
 from .queues import SimpleQueue as SimpleQueue
 
 __all__ = [

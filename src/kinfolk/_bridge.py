@@ -136,7 +136,7 @@ def _carry(handle, kept, w, counts):
             try:
                 item = True, handle.get()
             except Exception as error:
-                if handle.is_shut() and isinstance(error, EOFError):
+                if handle.is_shutdown and isinstance(error, EOFError):
                     return
                 item = False, error  # it could not be loaded: who gets it will be told
             if isinstance(item[1], _Stop):

@@ -151,18 +151,21 @@ class BaseContext:
         return Barrier(parties, action, timeout, ctx=self.get_context())
 
     @_Factory
-    def Queue(self, maxsize=0):
-        """Return a queue for at most `maxsize` items, without limit if that is not above 0."""
+    def Queue(self, maxsize=0, *, max_bytes=None):
+        """Return a queue for at most `maxsize` items, without limit if that is not above 0.
+
+        `max_bytes` is a second bound, of what is in it, pickled: see kinfolk.queues.
+        """
         from .queues import Queue
 
-        return Queue(maxsize, ctx=self.get_context())
+        return Queue(maxsize, max_bytes=max_bytes, ctx=self.get_context())
 
     @_Factory
-    def JoinableQueue(self, maxsize=0):
+    def JoinableQueue(self, maxsize=0, *, max_bytes=None):
         """Return a queue that also knows when all its items have been dealt with."""
         from .queues import JoinableQueue
 
-        return JoinableQueue(maxsize, ctx=self.get_context())
+        return JoinableQueue(maxsize, max_bytes=max_bytes, ctx=self.get_context())
 
     @_Factory
     def SimpleQueue(self):

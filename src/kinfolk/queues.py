@@ -21,6 +21,10 @@ def __getattr__(name):
         import queue
 
         return getattr(queue, name)
+    if name == "ShutDown":
+        from ._shutdown import ShutDown
+
+        return ShutDown
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -82,13 +86,16 @@ def _take_down_bridge(queue):
 
 
 class Queue(_kin.Queue):
-    """A queue for at most `maxsize` objects, without bound if that is not above 0."""
+    """A queue for at most `maxsize` objects, without bound if that is not above 0.
+
+    `max_bytes` is a second bound: of what is in the queue, pickled.
+    """
 
     #: Set by concurrent.futures; there is no pipe that could break.
     _ignore_epipe = False
 
-    def __init__(self, maxsize=0, *, ctx=None):
-        super().__init__(maxsize)
+    def __init__(self, maxsize=0, *, max_bytes=None, ctx=None):
+        super().__init__(maxsize, max_bytes=max_bytes)
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -99,10 +106,10 @@ class Queue(_kin.Queue):
             and cls.put is _kin.Queue.put
         ):
             cls.put = _put_or_tell
-        if cls.put is not _kin.Queue.put and cls.put_nowait is _kin.Queue.put_nowait:
-            cls.put_nowait = _put_nowait
-        if cls.get is not _kin.Queue.get and cls.get_nowait is _kin.Queue.get_nowait:
-            cls.get_nowait = _get_nowait
+        if cls.put is not _kin.Queue.put:
+            _define(cls, put_nowait=_put_nowait, put_many=_put_many)
+        if cls.get is not _kin.Queue.get:
+            _define(cls, get_nowait=_get_nowait, get_many=_get_many, __next__=_next)
 
     def __getstate__(self):
         """What travels besides the queue: nothing, not even what a subclass has added.
@@ -152,6 +159,13 @@ class Queue(_kin.Queue):
     _writer = property(lambda self: _End(self, "writer"))
 
 
+def _define(cls, **methods):
+    """Give the class these methods, unless it has its own."""
+    for name, method in methods.items():
+        if getattr(cls, name) is getattr(_kin.Queue, name):
+            setattr(cls, name, method)
+
+
 def _put_or_tell(self, obj, block=True, timeout=None):
     """Put as Queue.put does, but report what cannot be pickled to _on_queue_feeder_error."""
     from queue import Full
@@ -161,7 +175,7 @@ def _put_or_tell(self, obj, block=True, timeout=None):
     except (Full, MemoryError):
         raise
     except Exception as error:
-        if self._closed or self.is_shut():
+        if self._closed or self.is_shutdown:
             raise
         self._on_queue_feeder_error(error, obj)
 
@@ -174,6 +188,36 @@ def _put_nowait(self, obj):
 def _get_nowait(self):
     """get(False)"""
     return self.get(False)
+
+
+def _put_many(self, objs, block=True, timeout=None):
+    """put() for each of the objects; return how many."""
+    from time import monotonic
+
+    deadline = None if timeout is None else monotonic() + timeout
+    put = 0
+    try:
+        for obj in objs:
+            self.put(obj, block, None if deadline is None else max(0, deadline - monotonic()))
+            put += 1
+    except BaseException as error:
+        error.put = put
+        raise
+    return put
+
+
+def _get_many(self, max_items=None, block=True, timeout=None):
+    """[get()]: of several, those before one that raises would be lost."""
+    return [self.get(block, timeout)]
+
+
+def _next(self):
+    from ._shutdown import ShutDown
+
+    try:
+        return self.get()
+    except ShutDown:
+        raise StopIteration from None
 
 
 class JoinableQueue(Queue):

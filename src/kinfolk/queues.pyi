@@ -9,6 +9,8 @@ __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
 
 _T = TypeVar("_T")
 
+class ShutDown(EOFError): ...
+
 class _End:
     @property
     def closed(self) -> bool: ...
@@ -19,7 +21,13 @@ class _End:
     def send(self, obj: Any) -> None: ...
 
 class Queue(_kin.Queue[_T]):
-    def __init__(self, maxsize: int = 0, *, ctx: BaseContext | None = None) -> None: ...
+    def __init__(
+        self,
+        maxsize: int = 0,
+        *,
+        max_bytes: int | None = None,
+        ctx: BaseContext | None = None,
+    ) -> None: ...
     def join_thread(self) -> None: ...
     def cancel_join_thread(self) -> None: ...
     @property

@@ -1,6 +1,7 @@
 """Queue of kinfolk._kin: order, bounds, waiting, closing, what becomes of errors."""
 
 import os
+import pickle
 import queue as queue_module
 import signal
 import threading
@@ -8,7 +9,9 @@ import threading
 import pytest
 from kin_children import forked, run_forked
 
+import kinfolk
 from kinfolk import _kin
+from kinfolk.queues import ShutDown
 
 
 @pytest.fixture
@@ -31,7 +34,7 @@ def test_parameters(queue):
     queue.put(4, block=False)
     queue.put(5, timeout=1)
     queue.put(obj=6, block=True, timeout=1)
-    queue.put_nowait(7)
+    queue.put_nowait(obj=7)
     assert queue.get() == 1
     assert queue.get(False) == 2
     assert queue.get(True, None) == 3
@@ -55,6 +58,13 @@ def test_parameters(queue):
         lambda q: q.get_nowait(1),
         lambda q: _kin.Queue("2"),
         lambda q: _kin.Queue(1, 2),
+        lambda q: _kin.Queue(max_bytes="2"),
+        lambda q: q.put_many(),
+        lambda q: q.put_many(1),
+        lambda q: q.put_many([1], True, "1"),
+        lambda q: q.get_many("1"),
+        lambda q: q.get_many(1, True, "1"),
+        lambda q: q.shutdown(True, True),
     ],
 )
 def test_wrong_arguments(queue, call):
@@ -239,29 +249,78 @@ def test_close_is_for_this_process_only(queue):
     run_forked(child)
 
 
-def test_shut_is_for_all(queue):
+def test_shutdown_is_for_all(queue):
     queue.put(1)
-    run_forked(queue.shut)
-    assert queue.is_shut()
-    with pytest.raises(ValueError, match="is closed"):
-        queue.put(2)
+    run_forked(queue.shutdown)
+    assert queue.is_shutdown
+    for call in (
+        lambda: queue.put(2),
+        lambda: queue.put_nowait(2),
+        lambda: queue.put(bytes(100_000)),
+        lambda: queue.put_many([2]),
+    ):
+        with pytest.raises(ShutDown, match="is shut down"):
+            call()
     assert queue.get() == 1
-    with pytest.raises(EOFError):
-        queue.get()
+    for call in (queue.get, queue.get_nowait, queue.get_many):
+        with pytest.raises(ShutDown, match="is shut down"):
+            call()
+    queue.shutdown()
 
 
-def test_shut_lets_those_go_who_wait(queue):
-    ready = _kin.Event()
+def test_shutdown_is_the_standard_librarys_exception_where_it_has_one():
+    assert issubclass(ShutDown, EOFError)
+    assert issubclass(ShutDown, getattr(queue_module, "ShutDown", Exception))
+    assert kinfolk.ShutDown is ShutDown
+    assert type(pickle.loads(pickle.dumps(ShutDown("x")))) is ShutDown
+
+
+@pytest.mark.parametrize("immediate", [False, True])
+@pytest.mark.parametrize("full", [False, True], ids=["get", "put"])
+def test_shutdown_lets_those_go_who_wait(full, immediate):
+    queue, ready = _kin.Queue(1), _kin.Event()
+    if full:
+        queue.put(1)
 
     def child():
         ready.set()
-        with pytest.raises(EOFError):
-            queue.get()
+        with pytest.raises(ShutDown):
+            queue.put(2) if full else queue.get()
 
-    process = forked(child)
+    processes = [forked(child) for _ in range(3)]
     ready.wait()
-    queue.shut()
-    assert process.exitcode() == 0
+    queue.shutdown(immediate)
+    assert [process.exitcode() for process in processes] == [0, 0, 0]
+
+
+def test_an_immediate_shutdown_drops_what_is_there():
+    queue = _kin.Queue()
+    before = _kin.stats()["blocks"]
+    inner = _kin.Queue()
+    queue.put_many([1, bytes(100_000), inner, *range(10_000)])
+    del inner
+    assert (queue.get(), len(queue.get())) == (1, 100_000)
+    queue.shutdown(immediate=True)
+    assert queue.empty() and queue.qsize() == queue.qsize_bytes() == 0
+    with pytest.raises(ShutDown):
+        queue.get(timeout=1)
+    assert queue.join(0) is False, "two were taken"
+    queue.task_done()
+    queue.task_done()
+    assert queue.join() is True
+    with pytest.raises(ValueError, match="too many times"):
+        queue.task_done()
+    assert _kin.stats()["blocks"] <= before + 1
+
+
+def test_iteration_ends_with_the_queue(queue):
+    results = _kin.Queue()
+    children = [forked(lambda: results.put(sum(queue))) for _ in range(3)]
+    queue.put_many(range(1000))
+    queue.shutdown()
+    assert [child.exitcode() for child in children] == [0, 0, 0]
+    assert sum(results.get() for _ in range(3)) == sum(range(1000))
+    assert list(queue) == []
 
 
 def test_join_waits_for_all_that_was_put(queue):
