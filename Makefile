@@ -63,12 +63,12 @@ test: wheel
 conformance: wheel
 	$(BIN)/python tools/conformance.py $(ARGS)
 
-bench: wheel
-	$(BIN)/python bench/run.py $(ARGS)
-
 $(VENV)/.bench: $(VENV)/.tools bench/requirements.txt
 	$(BIN)/pip install -q -r bench/requirements.txt
 	@touch $@
+
+bench: wheel $(VENV)/.bench
+	$(BIN)/python bench/run.py $(ARGS)
 
 bench-pickle: wheel $(VENV)/.bench
 	$(BIN)/python bench/pickling.py $(ARGS)

@@ -1,9 +1,10 @@
-"""kinfolk beside the standard library, in one run: `make bench`.
+"""kinfolk beside the standard library and others, in one run: `make bench`.
 
     python bench/run.py [CASE ...] [--rounds N] [--markdown]
 
-Each figure is the best of N fresh interpreters, the two packages taking turns, so
-that a noisy moment of the machine hits both.  ratio: how many times better.
+Each figure is the best of N fresh interpreters, the packages taking turns, so that a noisy
+moment of the machine hits all of them.  ratio: how many times better kinfolk is than
+multiprocessing.  A peer that is not installed, or has no such thing, has no figure.
 """
 
 import argparse
@@ -11,39 +12,67 @@ import os
 import subprocess
 import sys
 
+import peers
 from cases import CASES
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-PACKAGES = ["multiprocessing", "kinfolk"]
+OTHERS = ["faster-fifo", "Pipe"]
+HEADS = ["case", *peers.PACKAGES, "ratio", *OTHERS]
 CASES_PY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "cases.py")
 
 
 def measure(package, name):
-    done = subprocess.run(
-        [sys.executable, CASES_PY, package, name],
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=300,
-        check=True,
-    )
+    """One figure; None, and why on stderr, if there is none."""
+    try:
+        done = subprocess.run(
+            [sys.executable, CASES_PY, package, name],
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=300,
+            check=True,
+        )
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        print(f"{name}: {package}: {error}", file=sys.stderr)
+        return None
     return float(done.stdout)
 
 
 def best_of(name, rounds):
-    _, _, higher_is_better = CASES[name]
-    figures = {package: [] for package in PACKAGES}
+    """The best figure of each package that has any."""
+    case = CASES[name]
+    packages = [*peers.PACKAGES, *filter(peers.is_installed, case.peers)]
+    figures = {package: [] for package in packages}
     for _ in range(rounds):
-        for package in PACKAGES:
+        for package in packages:
             figures[package].append(measure(package, name))
-    pick = max if higher_is_better else min
-    stdlib, kinfolk = (pick(figures[package]) for package in PACKAGES)
-    return stdlib, kinfolk, kinfolk / stdlib if higher_is_better else stdlib / kinfolk
+    pick = max if case.higher_is_better else min
+    return {package: pick(got) for package, got in figures.items() if None not in got}
+
+
+def ratio(name, best):
+    if any(package not in best for package in peers.PACKAGES):
+        return None
+    stdlib, kinfolk = (best[package] for package in peers.PACKAGES)
+    return kinfolk / stdlib if CASES[name].higher_is_better else stdlib / kinfolk
 
 
 def show(figure):
+    if figure is None:
+        return ""
     return f"{figure:,.0f}" if figure >= 100 else f"{figure:.2f}"
+
+
+def row(name, rounds):
+    best = best_of(name, rounds)
+    times = ratio(name, best)
+    return (
+        f"{name.replace('_', ' ')} ({CASES[name].unit})",
+        *(show(best.get(package)) for package in peers.PACKAGES),
+        "failed" if times is None else f"{times:.1f}",
+        *(show(best.get(other)) for other in OTHERS),
+    )
 
 
 def main():
@@ -52,24 +81,19 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--markdown", action="store_true")
     options = parser.parse_args()
-    rows = []
-    for name in track(options.cases, console=Console(stderr=True)):
-        stdlib, kinfolk, ratio = best_of(name, options.rounds)
-        title = f"{name.replace('_', ' ')} ({CASES[name][1]})"
-        rows.append((title, show(stdlib), show(kinfolk), f"{ratio:.1f}"))
-    heads = ["case", *PACKAGES, "ratio"]
+    console = Console(stderr=True)
+    rows = [row(name, options.rounds) for name in track(options.cases, console=console)]
     if options.markdown:
-        print("| " + " | ".join(heads) + " |\n|---|---:|---:|---:|")
-        for row in rows:
-            print("| " + " | ".join(row) + " |")
-        return
-    table = Table(
-        *heads,
-        title=f"Python {sys.version.split()[0]}, {os.cpu_count()} CPUs, best of {options.rounds}",
-    )
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+        print("| " + " | ".join(HEADS) + " |\n|---" + "|---:" * (len(HEADS) - 1) + "|")
+        for cells in rows:
+            print("| " + " | ".join(cells) + " |")
+    else:
+        title = f"Python {sys.version.split()[0]}, {os.cpu_count()} CPUs, best of {options.rounds}"
+        table = Table(*HEADS, title=title)
+        for cells in rows:
+            table.add_row(*cells)
+        Console().print(table)
+    sys.exit(any("failed" in cells for cells in rows))
 
 
 if __name__ == "__main__":
