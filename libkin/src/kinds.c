@@ -34,5 +34,6 @@ const kin__kind kin__kinds[KIN_KINDS] = {
     [KIN_KIND_ENDING_BLOB] = {.end = kin__blob_end},
     [KIN_KIND_DESCRIPTOR] = {.end = kin__descriptor_end},
     [KIN_KIND_WATCHERS] = {.end = kin__watchers_end},
-    [KIN_KIND_TRANSIT] = {.end = kin__transit_end},
+    [KIN_KIND_TRANSIT] = {.end = kin__transit_end, .bury = kin__transit_bury},
+    [KIN_KIND_PASSAGES] = {.end = kin__passages_end},
 };

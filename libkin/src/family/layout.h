@@ -52,6 +52,7 @@ enum {
     KIN_KIND_SEGMENT = 32,
     KIN_KIND_ENDING_BLOB = 33,
     KIN_KIND_WATCHERS = 34, /* who wants to know of an object: watch.c */
+    KIN_KIND_PASSAGES = 35, /* further holds of a transit */
 };
 
 #define KIN_TAG(state, kind, low) \
