@@ -39,14 +39,14 @@ PyObject *kinx_sending_reducers(kinx_state *st) {
     return reducers;
 }
 
-static int pickle(kinx_state *st, kinx_message *message, PyObject *obj) {
+static int pickle(kinx_state *st, kinx_message *message, PyObject *obj, bool keep_buffers) {
     PyObject *reducers = kinx_sending_reducers(st);
     if (!reducers) return -1;
     kinx_pickler p;
     kinx_pickler_init(&p, st);
     p.kin = true;
     p.extra_reducers = reducers;
-    p.keep_buffers = true;
+    p.keep_buffers = keep_buffers;
     int err = kinx_output_init(&message->output, p.ps, &p, NULL, true);
     if (err == 0) {
         err = kinx_pickle(&p, obj, true);
@@ -60,7 +60,7 @@ static int pickle(kinx_state *st, kinx_message *message, PyObject *obj) {
     return err;
 }
 
-int kinx_message_init(kinx_state *st, kinx_message *message, PyObject *obj) {
+static int init(kinx_state *st, kinx_message *message, PyObject *obj, bool keep_buffers) {
     message->head_len = 0;
     message->body = NULL;
     message->body_len = 0;
@@ -71,10 +71,18 @@ int kinx_message_init(kinx_state *st, kinx_message *message, PyObject *obj) {
     message->is_pickled = true;
     memset(&message->output, 0, sizeof message->output); /* it may fail before there is one */
     kinx_mentions_begin(&message->mentions);
-    int err = pickle(st, message, obj);
+    int err = pickle(st, message, obj, keep_buffers);
     kinx_mentions_end(&message->mentions);
     if (err < 0) kinx_message_fini(message);
     return err;
+}
+
+int kinx_message_init(kinx_state *st, kinx_message *message, PyObject *obj) {
+    return init(st, message, obj, true);
+}
+
+int kinx_message_init_whole(kinx_state *st, kinx_message *message, PyObject *obj) {
+    return init(st, message, obj, false);
 }
 
 void kinx_message_fini(kinx_message *message) {
@@ -94,6 +102,29 @@ static size_t pickle_len(const kinx_message *message) {
     size_t len = message->head_len + message->body_len + message->stop;
     for (size_t i = 0; i < piece_count(message); i++) len += message->output.pieces[i].len;
     return len;
+}
+
+size_t kinx_message_part_count(const kinx_message *message) {
+    return 3 + 2 * piece_count(message);
+}
+
+static kin_part *add_part(kin_part *out, const void *data, size_t len) {
+    *out = (kin_part){data, len};
+    return out + 1;
+}
+
+void kinx_message_parts(const kinx_message *message, kin_part *parts) {
+    static const uint8_t stop = KIN_OP_STOP;
+    size_t done = 0;
+    parts = add_part(parts, message->head, message->head_len);
+    for (size_t i = 0; i < piece_count(message); i++) {
+        const kinx_piece *piece = &message->output.pieces[i];
+        parts = add_part(parts, message->body + done, piece->off - done);
+        parts = add_part(parts, piece->data, piece->len);
+        done = piece->off;
+    }
+    parts = add_part(parts, message->body + done, message->body_len - done);
+    add_part(parts, &stop, message->stop);
 }
 
 static uint8_t *append(uint8_t *out, const void *data, size_t len) {

@@ -26,7 +26,15 @@ typedef struct kinx_message {
 
 /* Pickle `obj`.  Raises what pickling raises; then there is nothing to finish. */
 int kinx_message_init(kinx_state *st, kinx_message *message, PyObject *obj);
+/* The same with the buffers, too, in the pickle: for a stream. */
+int kinx_message_init_whole(kinx_state *st, kinx_message *message, PyObject *obj);
 void kinx_message_fini(kinx_message *message);
+
+/* The pickle of a whole message where it lies, in so many parts, some of them empty.  The last is
+ * the STOP; or it is empty, and the STOP the last byte of the one before.  Valid as long as the
+ * message. */
+size_t kinx_message_part_count(const kinx_message *message);
+void kinx_message_parts(const kinx_message *message, kin_part *parts);
 
 /* Can it be copied through a queue?  Else it needs a blob. */
 bool kinx_message_is_small(const kinx_message *message);

@@ -3,17 +3,19 @@
  * This file makes the module out of what the others add to it.  One type a
  * file; ref.c has the base of all of them, message.c what a message is, and
  * errors.c says which error of libkin becomes which exception. */
+#include "connection.h"
 #include "pickle/by_value.h"
 #include "pickle/pickler.h"
 #include "pickle/unpickler.h"
 #include "process.h"
 #include "state.h"
+#include "transit.h"
 
 static int (*const parts[])(PyObject *module) = {
-    kinx_errors_exec,    kinx_ref_exec,     kinx_family_exec,  kinx_lock_exec,
-    kinx_semaphore_exec, kinx_event_exec,   kinx_memory_exec,  kinx_blob_exec,
-    kinx_queue_exec,     kinx_process_exec, kinx_pickler_exec, kinx_unpickler_exec,
-    kinx_by_value_exec,
+    kinx_errors_exec,    kinx_ref_exec,     kinx_family_exec,     kinx_lock_exec,
+    kinx_semaphore_exec, kinx_event_exec,   kinx_memory_exec,     kinx_blob_exec,
+    kinx_queue_exec,     kinx_process_exec, kinx_pickler_exec,    kinx_unpickler_exec,
+    kinx_by_value_exec,  kinx_transit_exec, kinx_connection_exec,
 };
 
 static int module_exec(PyObject *module) {
@@ -29,7 +31,8 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     KINX_STATE_EACH(Py_VISIT, st);
     int err = kinx_pickler_visit(st, visit, arg);
     if (err == 0) err = kinx_unpickler_visit(st, visit, arg);
-    return err ? err : kinx_by_value_visit(st, visit, arg);
+    if (err == 0) err = kinx_by_value_visit(st, visit, arg);
+    return err ? err : kinx_connection_visit(st, visit, arg);
 }
 
 static int module_clear(PyObject *module) {
@@ -39,6 +42,7 @@ static int module_clear(PyObject *module) {
     kinx_pickler_clear(st);
     kinx_unpickler_clear(st);
     kinx_by_value_clear(st);
+    kinx_connection_clear(st);
     return 0;
 }
 

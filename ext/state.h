@@ -35,10 +35,11 @@ typedef struct kinx_state {
 
     PyObject *open; /* kinfolk._kin._open, which pickles of refs call */
 
-    struct kinx_kept *kept;                 /* Blobs with views: see blob.c */
-    struct kinx_pickler_state *pickler;     /* pickle/dump.c */
-    struct kinx_unpickler_state *unpickler; /* pickle/unpickler.c */
-    struct kinx_by_value_state *by_value;   /* pickle/by_value.c */
+    struct kinx_kept *kept;                   /* Blobs with views: see blob.c */
+    struct kinx_pickler_state *pickler;       /* pickle/dump.c */
+    struct kinx_unpickler_state *unpickler;   /* pickle/unpickler.c */
+    struct kinx_by_value_state *by_value;     /* pickle/by_value.c */
+    struct kinx_connection_state *connection; /* connection.c */
     bool fork_hooked;
 
     /* Imported when first needed: see kinx_import. */
