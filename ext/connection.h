@@ -24,6 +24,69 @@ typedef struct kinx_connection {
     kinx_unread unread;
 } kinx_connection;
 
+/* -- What subclasses may override (connection_hooks.c) ------------------------------ */
+
+/* clang-format off */
+#define KINX_HOOKS(X)                                              \
+    X(_send_bytes) X(_recv_bytes) X(_poll) X(_close)               \
+    X(_check_closed) X(_check_readable) X(_check_writable)         \
+    X(_bad_message_length)
+/* clang-format on */
+
+#define KINX_HOOK_NAME_(name) KINX_HOOK##name,
+enum { KINX_HOOKS(KINX_HOOK_NAME_) KINX_HOOK_COUNT };
+#undef KINX_HOOK_NAME_
+
+struct kinx_connection_state {
+    PyTypeObject *type;
+    PyObject *names[KINX_HOOK_COUNT], *ours[KINX_HOOK_COUNT];
+    /* Imported when first needed. */
+    PyObject *context, *reduction; /* the modules' dicts */
+    PyObject *pickler;             /* kinfolk's ForkingPickler */
+    PyObject *reduce, *too_short, *bytes_io;
+};
+
+/* 1: what is to be called for the hook is in *out, a new reference; 0: what we have.  Raises. */
+int kinx_override(kinx_connection *self, int hook, PyObject **out);
+/* Call an override and forget what it returns.  1: it was called, 0: there is none.  Raises. */
+int kinx_call_override(kinx_connection *self, int hook);
+
+/* 0, or raise OSError.  _open: what we have of _check_closed; the others ask for overrides. */
+int kinx_check_open(kinx_connection *self);
+int kinx_check_closed(kinx_connection *self);
+int kinx_our_check_readable(kinx_connection *self);
+int kinx_our_check_writable(kinx_connection *self);
+int kinx_check_readable(kinx_connection *self);
+int kinx_check_writable(kinx_connection *self);
+/* The end of a stream whose next message has no length, or is longer than allowed.  NULL. */
+PyObject *kinx_raise_bad_length(kinx_connection *self);
+
+/* A pickler that the program has set: by BaseContext.reducer, or in the place of kinfolk's.  New
+ * reference in *out, or NULL if there is none.  Raises. */
+int kinx_pickler_of_program(kinx_state *st, PyObject **out);
+
+/* An optional argument: 0, or 1 if it was given and is not None.  Raises. */
+int kinx_size_from(PyObject *given, Py_ssize_t *out);
+/* Raise; always -1. */
+int kinx_raise_value_error(const char *text);
+int kinx_raise_os_error(const char *text);
+/* None, or NULL if err is below 0. */
+PyObject *kinx_none_if(int err);
+
+/* -- Methods (connection_send.c, connection_recv.c) ---------------------------------- */
+
+PyObject *kinx_connection_send(kinx_connection *self, PyObject *obj);
+PyObject *kinx_connection_send_bytes(kinx_connection *self, PyObject *const *args, Py_ssize_t nargs,
+                                     PyObject *kwnames);
+PyObject *kinx_connection_send_raw(kinx_connection *self, PyObject *buffer);
+PyObject *kinx_connection_recv(kinx_connection *self, PyObject *unused);
+PyObject *kinx_connection_recv_bytes(kinx_connection *self, PyObject *const *args, Py_ssize_t nargs,
+                                     PyObject *kwnames);
+PyObject *kinx_connection_recv_raw(kinx_connection *self, PyObject *const *args, Py_ssize_t nargs,
+                                   PyObject *kwnames);
+PyObject *kinx_connection_recv_bytes_into(kinx_connection *self, PyObject *const *args,
+                                          Py_ssize_t nargs, PyObject *kwnames);
+
 /* -- Bytes (connection_io.c) ------------------------------------------------------ */
 
 /* Send a message.  Raises. */
@@ -49,7 +112,6 @@ int kinx_connection_read_into(kinx_connection *self, void *data, size_t room, si
 void kinx_connection_forget(kinx_connection *self);
 
 int kinx_connection_exec(PyObject *module);
-struct kinx_connection_state; /* connection.c */
 int kinx_connection_visit(kinx_state *st, visitproc visit, void *arg);
 void kinx_connection_clear(kinx_state *st);
 
