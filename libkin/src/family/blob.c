@@ -171,10 +171,12 @@ void kin__blob_unlink(kin_blob *blob) {
 }
 
 bool kin__blob_take(kin_family *family, uint64_t off, uint64_t serial, kin_blob *out) {
+    const uint64_t linked = KIN_TAG(KIN_LINKED, KIN_KIND_BLOB, 0);
     kin_block_shm *block = kin__block_find(family, off);
-    if (!block || atomic_load_explicit(&block->serial, memory_order_acquire) != serial)
-        return false;
-    if (!kin__block_take(family, block, KIN_TAG(KIN_LINKED, KIN_KIND_BLOB, 0))) return false;
+    /* The tag before the serial: see kin__segment_free. */
+    if (!block || kin__block_tag(block) != linked) return false;
+    if (atomic_load_explicit(&block->serial, memory_order_acquire) != serial) return false;
+    if (!kin__block_take(family, block, linked)) return false;
     open_as(family, off, serial, out);
     if (is_whole(family, off, layout(family, off))) return true;
     kin__block_free(family, off);

@@ -44,10 +44,13 @@ static bool is_armed(kin_transfer_shm *transfer) {
 }
 
 void kin__segment_free(kin_family *family, uint64_t off, uint64_t serial) {
+    const uint64_t linked = KIN_TAG(KIN_LINKED, KIN_KIND_SEGMENT, 0);
     kin_block_shm *block = off ? kin__block_find(family, off) : NULL;
-    if (!block || atomic_load_explicit(&block->serial, memory_order_acquire) != serial) return;
-    if (kin__block_take(family, block, KIN_TAG(KIN_LINKED, KIN_KIND_SEGMENT, 0)))
-        kin__block_free(family, off);
+    /* First the tag: linked, and then still of that serial, it can't become another's before it is
+     * taken.  In a dead one's hands its burial may free it, and it be linked anew, in between. */
+    if (!block || kin__block_tag(block) != linked) return;
+    if (atomic_load_explicit(&block->serial, memory_order_acquire) != serial) return;
+    if (kin__block_take(family, block, linked)) kin__block_free(family, off);
 }
 
 static void free_transferred(kin_family *family, kin_transfer_shm *transfer) {
