@@ -81,7 +81,8 @@ static kin_err push_blob(kinx_shared *self, kinx_message *message, kin_deadline 
 
 static PyObject *put_by(kinx_shared *self, PyObject *obj, kin_deadline deadline) {
     KINX_QUEUE_CHECK(self);
-    if (deadline == KIN_NOW && kin_queue_is_full(&self->queue))
+    if (deadline == KIN_NOW && kin_queue_is_full(&self->queue) &&
+        !kin_queue_is_shutdown(&self->queue))
         return kinx_queue_raise(self, -ETIMEDOUT, true);
     kinx_message message;
     if (kinx_message_init(self->state, &message, obj) < 0) return NULL;
@@ -123,6 +124,7 @@ static PyObject *get_by(kinx_shared *self, kin_deadline deadline) {
     kin_record record;
     kin_err err;
     KINX_WAIT(err, deadline, kin_queue_pop(&self->queue, buffer, &record, until));
+    kinx_queue_settle(self);
     if (err < 0) return kinx_queue_raise(self, err, false);
     return kinx_queue_load(self->state, buffer, &record);
 }
@@ -165,6 +167,7 @@ static PyObject *qsize_bytes(kinx_shared *self, PyObject *unused) {
 
 static PyObject *empty(kinx_shared *self, PyObject *unused) {
     KINX_CHECK_OPEN(self);
+    kinx_queue_settle(self);
     return PyBool_FromLong(len(self) == 0);
 }
 

@@ -5,6 +5,7 @@
 
 #include "message.h"
 #include "ref.h"
+#include "wait.h"
 
 /* The tag of a record that loads without running anybody's code. */
 #define KINX_TAG_PLAIN 1u

@@ -295,6 +295,7 @@ static PyObject *get_list(kinx_shared *self, size_t most, kin_deadline deadline)
     int err = -1;
     if (list && kinx_queue_owes(self)) err = pay_many(self, list, (Py_ssize_t)most);
     else if (list) err = get_all(self, in, list, most, deadline);
+    kinx_queue_settle(self);
     PyMem_Free(in);
     if (err < 0) Py_CLEAR(list);
     return list;

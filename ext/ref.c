@@ -117,6 +117,7 @@ void kinx_shared_dealloc(kinx_shared *self) {
     PyTypeObject *type = Py_TYPE(self);
     if (self->weakrefs) PyObject_ClearWeakRefs((PyObject *)self);
     Py_CLEAR(self->owed);
+    if (self->doorbell) kinx_shared_silence(self);
     kin_handle_close(&self->handle);
     type->tp_free(self);
     Py_DECREF(type);

@@ -28,11 +28,15 @@ typedef struct kinx_shared {
     /* Queues: what get_many() has taken for this member and not handed over, or NULL. */
     uint32_t owed_to;
     PyObject *owed;
+    /* Queues: for who has asked for a descriptor (wait.c); NULL else. */
+    kin_doorbell *doorbell;
 } kinx_shared;
 
 /* tp_new and tp_dealloc of all of them. */
 PyObject *kinx_shared_new(PyTypeObject *type, PyObject *args, PyObject *kwds);
 void kinx_shared_dealloc(kinx_shared *self);
+/* Close its doorbell, if there is one (wait.c). */
+void kinx_shared_silence(kinx_shared *self);
 
 /* At the beginning of __init__: the family to make the object in; raises if
  * the object was made before. */

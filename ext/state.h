@@ -31,6 +31,7 @@ typedef struct kinx_state {
     PyTypeObject *shared_type;
     PyTypeObject *kind_types[KINX_KINDS];
     PyTypeObject *blob_type;
+    PyTypeObject *doorbell_type;
     PyObject *stale_reference;
 
     PyObject *open; /* kinfolk._kin._open, which pickles of refs call */
@@ -54,6 +55,7 @@ typedef struct kinx_state {
         visit((st)->shared_type);                                                        \
         for (int kind_ = 0; kind_ < KINX_KINDS; kind_++) visit((st)->kind_types[kind_]); \
         visit((st)->blob_type);                                                          \
+        visit((st)->doorbell_type);                                                      \
         visit((st)->stale_reference);                                                    \
         visit((st)->open);                                                               \
         visit((st)->queue_full);                                                         \
@@ -97,6 +99,7 @@ int kinx_event_exec(PyObject *module);
 int kinx_memory_exec(PyObject *module);
 int kinx_blob_exec(PyObject *module);
 int kinx_queue_exec(PyObject *module);
+int kinx_wait_exec(PyObject *module);
 
 /* Make a call that parks, without the GIL, until it ends for another reason
  * than a signal.  If a signal's handler raises, err is -EINTR and the exception

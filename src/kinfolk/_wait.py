@@ -1,11 +1,10 @@
-"""Wait until one of many descriptors can be read.
+"""Wait until one of many things is ready.
 
-Everything that can be waited for has a descriptor that becomes readable when
-the thing is ready: a connection or a socket when bytes (or the end) have
-come, a process's sentinel when the process has ended.  So waiting is one call
-of poll(2), which needs no descriptor of its own and no limit on theirs.
+A thing is a descriptor, or has one (a connection, a socket, a process's sentinel), or lives in the
+family's arena: a queue, an event, a lock, a semaphore.  All of them are waited for at once, in the
+engine (docs/doorbell.md); nothing is asked in turns.
 
-Two things are kept by this module and relied on by its callers:
+Two things are kept there and relied on by the callers of this module:
 
 * A time limit is turned into a deadline once.  An interrupted call goes on
   (after Python's signal handlers have run) with what is left of it.
@@ -13,55 +12,45 @@ Two things are kept by this module and relied on by its callers:
   is what tells which one it was.
 """
 
-import math
-import select
-import time
+from . import _kin
 
 __all__ = ["wait", "readable"]
-
-# Seconds.  poll() counts milliseconds in a C int: a longer wait is made of several.
-_LONGEST = 1_000_000.0
 
 
 def wait(object_list, timeout=None):
     """Return those objects of `object_list` that are ready, in its order.
 
-    An object is an integer descriptor (a process's `sentinel`, say) or has a
-    `fileno()` method.  `timeout` is in seconds; None waits for ever, zero and
+    An object is an integer descriptor (a process's `sentinel`, say), has a
+    `fileno()` method, or is a queue (ready when there is something to get), an
+    event (when it is set), a lock (when it is free) or a semaphore (when it is
+    above zero).  `timeout` is in seconds; None waits for ever, zero and
     less only look.  The list is empty when the time is over.  ValueError for
-    what is not a descriptor, KeyError when one comes twice.
+    what cannot be waited for, KeyError when one comes twice.
     """
-    watched = {}
-    poller = select.poll()
-    for obj in object_list:
-        fd = _descriptor(obj)
-        if fd in watched:
-            raise KeyError(f"{obj!r} (FD {fd}) is already registered")
-        watched[fd] = obj
-        poller.register(fd, select.POLLIN)
-    ready = {fd for fd, _ in _poll_until(poller, timeout)}
-    return [obj for fd, obj in watched.items() if fd in ready or (ready and _is_on_its_way(obj))]
+    objects = list(object_list)
+    things = [_thing(obj) for obj in objects]
+    _check_unique(things, objects)
+    return [objects[n] for n in _kin.wait(things, timeout)]
 
 
 def readable(fd, timeout):
     """Whether descriptor `fd` is ready within `timeout` seconds, as in wait()."""
-    poller = select.poll()
-    poller.register(fd, select.POLLIN)
-    return bool(_poll_until(poller, timeout))
+    return bool(_kin.wait((fd,), timeout))
 
 
-def _is_on_its_way(obj):
-    # A queue's reader is ready before the end of the process that put something into it, though
-    # its descriptor may show it a little later (see _bridge).
-    check = getattr(obj, "_is_on_its_way", None)
-    return check is not None and check()
-
-
-def _descriptor(obj):
-    fd = obj
-    if not isinstance(obj, int):
+def _thing(obj):
+    """What the engine is asked for: a descriptor, or an object and what it is to be ready for."""
+    if isinstance(obj, int):
+        fd = obj
+    else:
+        awaited = getattr(obj, "_awaited", None)  # an end of a queue: it has a descriptor, too
+        if awaited is not None:
+            return awaited()
+        fileno = getattr(obj, "fileno", None)
+        if fileno is None and isinstance(obj, _kin.Shared):
+            return obj, _kin.READY_TAKE
         try:
-            fd = int(obj.fileno())
+            fd = int(fileno())
         except (AttributeError, TypeError, ValueError):
             raise ValueError(f"Invalid file object: {obj!r}") from None
     if fd < 0:
@@ -69,18 +58,11 @@ def _descriptor(obj):
     return fd
 
 
-def _poll_until(poller, timeout):
-    if timeout is not None and timeout <= 0:
-        return poller.poll(0)
-    deadline = None if timeout is None else time.monotonic() + timeout
-    while True:
-        ready = poller.poll(_milliseconds_to(deadline))
-        if ready or (deadline is not None and time.monotonic() >= deadline):
-            return ready
-
-
-def _milliseconds_to(deadline):
-    if deadline is None:
-        return None
-    left = min(deadline - time.monotonic(), _LONGEST)
-    return max(0, math.ceil(left * 1000))
+def _check_unique(things, objects):
+    seen = set()
+    for thing, obj in zip(things, objects):
+        key = thing if isinstance(thing, int) else (id(thing[0]), thing[1])
+        if key in seen:
+            which = f" (FD {thing})" if isinstance(thing, int) else ""
+            raise KeyError(f"{obj!r}{which} is already registered")
+        seen.add(key)

@@ -12,6 +12,8 @@ Closing is this process's business alone: others, and the queue, do not notice.
 """
 
 from . import _kin
+from ._queue_async import AsyncMethods
+from ._queue_ends import Reader, Writer
 
 __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
 
@@ -28,64 +30,7 @@ def __getattr__(name):
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-class _End:
-    """In place of one of the two connections that a queue has in the standard library.
-
-    Closing one is a sign to those who look for it (concurrent.futures does it); the queue is closed
-    when both are.
-    """
-
-    def __init__(self, queue, name):
-        self._queue = queue
-        self._name = name
-
-    @property
-    def closed(self):
-        return self._queue._closed or self._name in self._queue.__dict__.get("_closed_ends", ())
-
-    def close(self):
-        closed = self._queue.__dict__.setdefault("_closed_ends", set())
-        closed.add(self._name)
-        if len(closed) == 2:
-            self._queue.close()
-
-    def fileno(self):
-        """A descriptor, readable while there is something to get; see _bridge for what it costs."""
-        return self._bridge().fileno()
-
-    def poll(self, timeout=0.0):
-        if timeout == 0.0:
-            return not self._queue.empty()
-        from ._wait import readable
-
-        return readable(self.fileno(), timeout)
-
-    def recv(self):
-        return self._queue.get()
-
-    def send(self, obj):
-        self._queue.put(obj)
-
-    def _is_on_its_way(self):
-        """For connection.wait(): see _bridge."""
-        return self._bridge().is_on_its_way()
-
-    def _bridge(self):
-        bridge = self._queue.__dict__.get("_bridge")
-        if bridge is None or not bridge.is_of_this_process():
-            from ._bridge import Bridge
-
-            bridge = self._queue._bridge = Bridge(self._queue)
-        return bridge
-
-
-def _take_down_bridge(queue):
-    bridge = queue.__dict__.pop("_bridge", None)
-    if bridge is not None:
-        bridge.close(queue)
-
-
-class Queue(_kin.Queue):
+class Queue(AsyncMethods, _kin.Queue):
     """A queue for at most `maxsize` objects, without bound if that is not above 0.
 
     `max_bytes` is a second bound: of what is in the queue, pickled.
@@ -130,7 +75,7 @@ class Queue(_kin.Queue):
 
     def close(self):
         """Give the queue up in this process: put() and get() raise ValueError from now on."""
-        _take_down_bridge(self)
+        _kin.queue_close_fileno(self)
         super().close()
 
     def join_thread(self):
@@ -155,8 +100,8 @@ class Queue(_kin.Queue):
     def _maxsize(self):
         return self.maxsize or _kin.SEM_VALUE_MAX
 
-    _reader = property(lambda self: _End(self, "reader"))
-    _writer = property(lambda self: _End(self, "writer"))
+    _reader = property(Reader)
+    _writer = property(Writer)
 
 
 def _define(cls, **methods):
@@ -224,7 +169,7 @@ class JoinableQueue(Queue):
     """A queue that can be waited for: join() ends when task_done() was called for every object."""
 
 
-class SimpleQueue(_kin.Queue):
+class SimpleQueue(AsyncMethods, _kin.Queue):
     """A queue without a bound: put(), get(), empty()."""
 
     def __init__(self, *, ctx=None):
@@ -244,7 +189,7 @@ class SimpleQueue(_kin.Queue):
 
     def close(self):
         """Give the queue up in this process: from now on its methods raise OSError."""
-        _take_down_bridge(self)
+        _kin.queue_close_fileno(self)
         super().close()
         # Methods of the instance go before the engine's, which would raise ValueError.
         self.put = self.get = _refuse
@@ -252,8 +197,8 @@ class SimpleQueue(_kin.Queue):
     def _poll(self):
         return not self.empty()
 
-    _reader = property(lambda self: _End(self, "reader"))
-    _writer = property(lambda self: _End(self, "writer"))
+    _reader = property(Reader)
+    _writer = property(Writer)
 
 
 def _refuse(*args, **kwargs):

@@ -1,17 +1,13 @@
 """The face of the queues: what multiprocessing promises beside put() and get()."""
 
-import gc
-import os
 import pickle
 import queue as stdlib
-import select
 import threading
-import time
 
 import pytest
 
 import kinfolk
-from kinfolk import connection, queues
+from kinfolk import queues
 
 KINDS = ("Queue", "JoinableQueue", "SimpleQueue")
 
@@ -158,100 +154,3 @@ def test_exceptions_are_the_standard_librarys():
 
 def test_subscripts(queue):
     assert type(queue)[int].__origin__ is type(queue)
-
-
-# The descriptor
-
-
-def put_all(queue, items):
-    for item in items:
-        queue.put(item)
-
-
-@pytest.mark.parametrize("method", ("fork", "spawn", "forkserver"))
-@pytest.mark.parametrize("kind", ("Queue", "SimpleQueue"))
-def test_select_on_a_queue(kind, method):
-    ctx = kinfolk.get_context(method)
-    queue = getattr(ctx, kind)()
-    child = ctx.Process(target=put_all, args=(queue, range(500)))
-    assert not queue._reader.poll(0.001)
-    child.start()
-    got = []
-    while len(got) < 500:
-        assert select.select([queue._reader], [], [], 60)[0]
-        got.append(queue.get())
-    child.join()
-    assert got == list(range(500))
-    assert queue.empty() and not queue._reader.poll()
-
-
-def test_wait_for_a_queue_and_a_child():
-    queue = kinfolk.SimpleQueue()
-    child = kinfolk.Process(target=put_all, args=(queue, [1]))
-    reader = queue._reader
-    child.start()
-    assert connection.wait([reader, child.sentinel])
-    assert reader.recv() == 1
-    child.join()
-
-
-def test_what_cannot_be_loaded_is_told_to_who_gets_it():
-    queue = kinfolk.SimpleQueue()
-    reader = queue._reader
-    reader.fileno()
-    queue.put(Unloadable())
-    queue.put(2)
-    with pytest.raises(ZeroDivisionError):
-        reader.recv()
-    assert reader.recv() == 2
-
-
-class Unloadable:
-    def __reduce__(self):
-        return divmod, (1, 0)
-
-
-def test_a_forked_child_takes_nothing_from_its_parents_descriptor():
-    queue = kinfolk.Queue()
-    queue._reader.fileno()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            queue.get(timeout=0.01)
-        except stdlib.Empty:
-            os._exit(0)
-        os._exit(1)
-    assert os.waitpid(pid, 0)[1] == 0
-    queue.put(1)
-    assert queue.get() == 1
-
-
-def tasks():
-    return len(os.listdir("/proc/self/task"))
-
-
-def test_the_thread_behind_the_descriptor_ends(queue):
-    before = tasks()
-    assert queue._reader.fileno()
-    assert tasks() == before + 1
-    queue.close()
-    del queue
-    gc.collect()
-    while tasks() > before:
-        time.sleep(0.001)
-
-
-@pytest.mark.parametrize("kind", ("Queue", "SimpleQueue"))
-def test_what_a_process_put_is_there_when_it_has_ended(kind):
-    """concurrent.futures takes an end without a result for a crash."""
-    for n in range(20):
-        queue = getattr(kinfolk, kind)()
-        reader = queue._reader
-        child = kinfolk.Process(target=put_all, args=(queue, [n]))
-        child.start()
-        ready = connection.wait([reader, child.sentinel])
-        assert reader in ready or child.exitcode is None
-        child.join()
-        assert reader in connection.wait([reader, child.sentinel])
-        assert reader.recv() == n
-        assert connection.wait([reader, child.sentinel]) == [child.sentinel]

@@ -245,7 +245,14 @@ def test_command_line_has_the_known_form():
 
 def test_a_frozen_program_is_told_by_arguments(monkeypatch):
     monkeypatch.setattr(sys, "frozen", True, raising=False)
-    told = {"arena_fd": 3, "locker_fd": 4, "data": 2**300, "obj": 5, "parent_pid": 1, "lifeline": None}
+    told = {
+        "arena_fd": 3,
+        "locker_fd": 4,
+        "data": 2**300,
+        "obj": 5,
+        "parent_pid": 1,
+        "lifeline": None,
+    }
     line = spawn.get_command_line(**told)
     assert line[:2] == [sys.executable, "--multiprocessing-fork"]
     got = {}

@@ -52,7 +52,8 @@ KIN_API KIN_NODISCARD kin_err kin_doorbell_open(kin_family *family, kin_doorbell
 KIN_API void kin_doorbell_close(kin_doorbell *doorbell);
 /* Readable when it was rung; owned by the doorbell. */
 KIN_API int kin_doorbell_fd(const kin_doorbell *doorbell);
-/* Watch an object, which must stay open until it is unwatched.  Watched twice is watched once.
+/* Watch an object by a handle, which must stay open until it is unwatched.  Watched twice by one
+ * handle is watched once.
  * Errors: KIN_EKIND, KIN_EARENAFULL, -ENOMEM, KIN_ESTALE. */
 KIN_API KIN_NODISCARD kin_err kin_doorbell_watch(kin_doorbell *doorbell, const kin_handle *object,
                                                  int what);

@@ -18,7 +18,7 @@
 
 typedef struct watched {
     const void *shm;
-    uint64_t serial;
+    uint32_t hold; /* the handle that it was asked for by */
     int what;
     bool (*is_ready)(const void *shm, int what);
     _Atomic uint64_t *watch;
@@ -40,7 +40,7 @@ struct kin_doorbell {
 
 static kin_err watched_of(const kin_handle *object, int what, watched *out) {
     const kin__kind *kind = &kin__kinds[object->ref.kind % KIN_KINDS];
-    *out = (watched){.shm = object->shm, .serial = object->ref.serial, .what = what};
+    *out = (watched){.shm = object->shm, .hold = object->hold, .what = what};
     if (!kind->is_ready || !kind->watch) return KIN_EKIND;
     if (what != KIN_READY_TAKE && what != KIN_READY_GIVE) return KIN_EKIND;
     out->is_ready = kind->is_ready;
@@ -240,7 +240,7 @@ static bool arm_and_look(const watched *item) {
 static watched *find_locked(kin_doorbell *doorbell, const kin_handle *object, int what) {
     for (size_t i = 0; i < doorbell->count; i++) {
         watched *item = &doorbell->items[i];
-        if (item->serial == object->ref.serial && item->what == what) return item;
+        if (item->hold == object->hold && item->what == what) return item;
     }
     return NULL;
 }
