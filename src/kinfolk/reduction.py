@@ -71,7 +71,7 @@ class ForkingPickler(pickle.Pickler):
     @classmethod
     def dumps(cls, obj, protocol=None):
         """Return `obj` pickled, as a bytes-like object."""
-        if cls is ForkingPickler:
+        if cls is __class__:  # whatever a program has put in its place
             return memoryview(_kin.dumps_for_kin(obj, protocol))
         buf = io.BytesIO()
         cls(buf, protocol).dump(obj)
