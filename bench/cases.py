@@ -6,6 +6,7 @@ PACKAGE is multiprocessing or kinfolk, or one of the peers (peers.py) that the c
 programs are the same for all of them.
 """
 
+import importlib
 import sys
 import time
 from collections.abc import Callable
@@ -28,10 +29,10 @@ CASES: dict[str, Case] = {}
 
 
 def case(unit, *others):
-    """Rates are better when they are higher, times when they are lower."""
+    """Rates and shares are better when they are higher, times when they are lower."""
 
     def add(measure):
-        CASES[measure.__name__] = Case(measure, unit, unit not in ("µs", "ms"), others)
+        CASES[measure.__name__] = Case(measure, unit, "/s" in unit or unit == "of memcpy", others)
         return measure
 
     return add
@@ -324,6 +325,52 @@ def pipe_round_trip_1KB_bytes(mp):
 @case("µs")
 def pipe_round_trip_1MB_array(mp):
     return pipe_there_and_back(mp.get_context("fork"), array(1), 200)
+
+
+# -- Waiting -------------------------------------------------------------------------
+
+
+def waiter(queue, wait):
+    if wait:
+        wait([queue._reader])
+    queue.get()
+
+
+def cpu(processes):
+    """Nanoseconds that they have run so far."""
+    total = 0
+    for process in processes:
+        with open(f"/proc/{process.pid}/schedstat") as file:
+            total += int(file.read().split()[0])
+    return total
+
+
+def idle(mp, wait, count=100, seconds=5):
+    """Milliseconds of CPU that so many use in so many seconds, blocked on a queue."""
+    queue = mp.Queue()
+    processes = [mp.Process(target=waiter, args=(queue, wait)) for _ in range(count)]
+    for process in processes:
+        process.start()
+    time.sleep(3)
+    before = cpu(processes)
+    time.sleep(seconds)
+    used = cpu(processes) - before
+    for _ in processes:
+        queue.put(None)
+    for process in processes:
+        process.join()
+    return used / 1e6
+
+
+@case("ms of CPU in 5 s")
+def idle_100_in_get(mp):
+    return idle(mp.get_context("fork"), None)
+
+
+@case("ms of CPU in 5 s")
+def idle_100_in_wait(mp):
+    connection = importlib.import_module(f"{mp.__name__}.connection")
+    return idle(mp.get_context("fork"), connection.wait)
 
 
 # -- Start and join ------------------------------------------------------------------

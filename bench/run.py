@@ -52,10 +52,13 @@ def best_of(name, rounds):
 
 
 def ratio(name, best):
+    """How many times better, in words."""
     if any(package not in best for package in peers.PACKAGES):
-        return None
+        return "failed"
     stdlib, kinfolk = (best[package] for package in peers.PACKAGES)
-    return kinfolk / stdlib if CASES[name].higher_is_better else stdlib / kinfolk
+    if min(stdlib, kinfolk) == 0:
+        return ""
+    return f"{kinfolk / stdlib if CASES[name].higher_is_better else stdlib / kinfolk:.1f}"
 
 
 def show(figure):
@@ -66,11 +69,10 @@ def show(figure):
 
 def row(name, rounds):
     best = best_of(name, rounds)
-    times = ratio(name, best)
     return (
         f"{name.replace('_', ' ')} ({CASES[name].unit})",
         *(show(best.get(package)) for package in peers.PACKAGES),
-        "failed" if times is None else f"{times:.1f}",
+        ratio(name, best),
         *(show(best.get(other)) for other in OTHERS),
     )
 
