@@ -9,6 +9,7 @@
 #   make lint            clang-format, clang-tidy, ruff, mypy
 #   make dev             a quick build; prints the PYTHONPATH that runs it
 #   make libkin-test     the C tests alone: no Python headers needed
+#   make model           the queue's protocols, searched by spin; ARGS=--long for more
 #   make sanitize        the C tests under ASan+UBSan, then under TSan
 #   make fuzz-python     hostile pickles for the Unpickler, under ASan, for a minute
 #   make fuzz            libFuzzer (clang) on the reader of pickles; ARGS="-max_total_time=3600"
@@ -27,7 +28,7 @@ SOURCES := $(shell find libkin/include libkin/src ext src -type f ! -name '*.pyc
 export PATH := $(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test conformance bench bench-pickle lint format dev wheel libkin-test sanitize fuzz fuzz-python clean FORCE
+.PHONY: help demo test conformance bench bench-pickle lint format dev wheel libkin-test model sanitize fuzz fuzz-python clean FORCE
 
 help:
 	@sed -n '/^#   make/s/^# //p' Makefile
@@ -84,6 +85,9 @@ dev:
 
 libkin-test: $(VENV)/.tools
 	tools/libkin-test build/libkin $(ARGS)
+
+model: $(VENV)/.python
+	$(BIN)/python tools/model $(ARGS)
 
 sanitize: $(VENV)/.tools
 	tools/libkin-test build/asan -Db_sanitize=address,undefined
