@@ -48,12 +48,16 @@ void kin_queue_close(kin_queue *queue) {
 
 /* -- How full it is ---------------------------------------------------------------------- */
 
+static bool is_bounded(const kin_queue_shm *shm) {
+    return shm->maxsize || shm->max_bytes;
+}
+
 bool kin__queue_has_record(const kin_queue_shm *shm) {
     return kin__passed_by_now(&shm->pushed) != kin__passed_by_now(&shm->popped) || kin__shut(shm);
 }
 
 bool kin__queue_has_room(const kin_queue_shm *shm, uint64_t bytes) {
-    if (shm->maxsize == 0 && shm->max_bytes == 0) return true;
+    if (!is_bounded(shm)) return true;
     /* what has been popped first: then the differences are never negative */
     uint64_t popped_bytes = shm->max_bytes ? kin__bytes_passed_lately(&shm->popped) : 0;
     uint64_t popped = kin__passed_by_now(&shm->popped);
@@ -116,7 +120,8 @@ static kin_err put_locked(kin_queue *queue, const kin_item *items, size_t count,
                           kin__waiter *waiter, bool *reserved) {
     kin_queue_shm *shm = queue->handle.shm;
     if (kin__shut(shm)) return KIN_ECLOSED;
-    *reserved = kin__is_reserved(waiter);
+    /* Without a bound nobody waits here: the consumers' line is left alone. */
+    *reserved = is_bounded(shm) && kin__is_reserved(waiter);
     size_t before = *done;
     kin_err err = 0;
     while (*done < count && !*reserved && !err) {

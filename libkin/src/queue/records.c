@@ -21,6 +21,17 @@ static uint64_t record_room(uint32_t len) {
     return sizeof(kin_record_shm) + ((uint64_t)len + 7) / 8 * 8;
 }
 
+/* The cursor that holds once the count is `count`: behind the record at `cursor`. */
+static void move_on(kin_side_shm *side, uint64_t count, const kin_cursor_shm *cursor,
+                    uint32_t len) {
+    kin_cursor_shm *next = &side->cursor[count & 1];
+    *next = *cursor;
+    next->at += record_room(len);
+}
+
+/* The payloads are copied by memmove, though they never overlap: of a memcpy whose length is known to
+ * be bounded gcc makes string instructions, which are slow where it is small. */
+
 /* -- Writing --------------------------------------------------------------------------- */
 
 static uint64_t segment_len(const kin_cursor_shm *old, uint64_t need) {
@@ -99,9 +110,8 @@ kin_err kin__record_write(kin_family *family, kin_queue_shm *shm, const kin_item
     if (err) return err;
     kin_record_shm *place = kin__at(family, cursor.at);
     *place = record;
-    memcpy(place + 1, data, record.len);
-    cursor.at += record_room(record.len);
-    shm->tail.cursor[(count + 1) & 1] = cursor;
+    memmove(place + 1, data, record.len);
+    move_on(&shm->tail, count + 1, &cursor, record.len);
 
     kin_transfer_shm *transfer = &shm->tail.transfer;
     if (item->blob) link_blob(shm, item->blob);
@@ -147,11 +157,10 @@ kin_err kin__record_read(kin_family *family, kin_queue_shm *shm, void *buffer, k
     if (record.len > KIN_RECORD_MAX || !fits(&cursor, record.len)) return -EBADMSG;
     kin_name_shm name = {.len = record.len};
     bool is_blob = record.what & KIN_RECORD_BLOB;
-    if (!is_blob) memcpy(buffer, place + 1, record.len);
+    if (!is_blob) memmove(buffer, place + 1, record.len);
     else if (record.len == sizeof name) memcpy(&name, place + 1, sizeof name);
     else return -EBADMSG;
     *out = (kin_record){.len = is_blob ? 0 : record.len, .tag = record.what & KIN_RECORD_TAG};
-    cursor.at += record_room(record.len);
 
     kin_transfer_shm *transfer = &shm->head.transfer;
     bool is_transfer = is_blob || left.segment;
@@ -162,7 +171,7 @@ kin_err kin__record_read(kin_family *family, kin_queue_shm *shm, void *buffer, k
         transfer->blob_serial = name.serial;
         kin__transfer_arm(transfer, count);
     }
-    shm->head.cursor[(count + 1) & 1] = cursor;
+    move_on(&shm->head, count + 1, &cursor, record.len);
     KIN_FAULT("queue-pop-before");
     kin__pass(&shm->popped, name.len);
     KIN_FAULT("queue-pop-after");

@@ -18,14 +18,6 @@ uint64_t kin__bytes_passed_lately(const kin_count_shm *side) {
     }
 }
 
-void kin__pass(kin_count_shm *side, uint64_t bytes) {
-    uint64_t count = atomic_load_explicit(&side->count, memory_order_relaxed);
-    uint64_t all = atomic_load_explicit(&side->bytes[count & 1], memory_order_relaxed) + bytes;
-    /* release: after the count that made this copy the free one */
-    atomic_store_explicit(&side->bytes[(count + 1) & 1], all, memory_order_release);
-    atomic_store_explicit(&side->count, count + 1, memory_order_seq_cst);
-}
-
 /* -- Transfers ----------------------------------------------------------------------- */
 
 void kin__transfer_arm(kin_transfer_shm *transfer, uint64_t count) {
