@@ -54,7 +54,7 @@ def full_queue():
 def test_the_sender_may_let_go_at_once():
     outside = objects()
     a, b = connection.Pipe()
-    for turn in range(2):
+    for _turn in range(2):
         before = objects()
         for _ in range(3):
             a.send({"queue": full_queue(), "lock": kinfolk.Lock()})
