@@ -377,7 +377,7 @@ static void the_dead_make_room(void) {
 
 /* -- Many at once ---------------------------------------------------------------------------- */
 
-enum { PRODUCERS = 3, CONSUMERS = 3, EACH = 4000 };
+enum { PRODUCERS = 3, CONSUMERS = 3, EACH = 4000, ROUNDS = 20000 };
 
 static kin_queue busy;
 static kin_handle tally; /* how many were taken */
@@ -491,6 +491,32 @@ static void threads_share_a_doorbell(void) {
     CHECK_EQ(atomic_load(taken()), PRODUCERS * EACH);
     kin_doorbell_close(shared_bell);
     kin_handle_close(&tally);
+    kin_queue_close(&busy);
+}
+
+/* A put at every moment of a settle: the other puts as soon as it sees the queue empty, and a
+ * little later each time. */
+static void *put_when_empty(void *unused) {
+    for (uint32_t i = 0; i < ROUNDS; i++) {
+        while (kin_queue_len(&busy)) continue;
+        for (volatile uint32_t pause = i % 512 * 4; pause; pause--) continue;
+        put(&busy);
+    }
+    return unused;
+}
+
+static void a_put_meets_a_settle(void) {
+    pthread_t thread;
+    busy = queue_new(0);
+    kin_doorbell *bell = bell_for(&busy.handle, KIN_READY_TAKE);
+    CHECK_EQ(pthread_create(&thread, NULL, put_when_empty, NULL), 0);
+    for (uint32_t got = 0; got < ROUNDS;) {
+        await_ring(bell);
+        got += take(&busy);
+        CHECK(kin_doorbell_settle(bell) >= 0);
+    }
+    CHECK_EQ(pthread_join(thread, NULL), 0);
+    kin_doorbell_close(bell);
     kin_queue_close(&busy);
 }
 
@@ -662,6 +688,7 @@ int main(void) {
     many_at_once(false);
     many_at_once(true);
     threads_share_a_doorbell();
+    a_put_meets_a_settle();
     a_dead_holders_lock_becomes_ready();
     a_holder_may_die_during_the_wait();
     kills_at_fault_points();

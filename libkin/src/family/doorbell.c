@@ -64,7 +64,7 @@ static void put_number(uint8_t *out, uint32_t number) {
 static void name_of(const kin_family *family, uint32_t token, uint32_t number,
                     uint8_t name[KIN__OS_BELL_NAME]) {
     memset(name, 0, KIN__OS_BELL_NAME);
-    memcpy(name, "kinbell", 7);
+    memcpy(name, "kinbell", 8);
     memcpy(name + 8, family->arena->id, KIN_FAMILY_ID_LEN);
     put_number(name + 8 + KIN_FAMILY_ID_LEN, token);
     put_number(name + 12 + KIN_FAMILY_ID_LEN, number);
