@@ -1,10 +1,12 @@
 /* The queue: order, bounds, blobs, many at once as threads and as processes. */
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 
 #include "check.h"
+#include "family/fault.h"
 #include "kin.h"
 
 static kin_family *family;
@@ -267,6 +269,62 @@ static void drops_what_is_in_it(void) {
     CHECK_EQ(blocks(), before);
 }
 
+#ifdef KIN_FAULT_POINTS
+
+/* A child shuts the queue down, and is killed the `after`th time that it comes by. */
+static void kill_in_shutdown(kin_queue *queue, const char *point, long after) {
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        kin__fault_name = point;
+        kin__fault_after = after;
+        kin_queue_shutdown(queue, 1);
+        _exit(0);
+    }
+    int status;
+    CHECK_EQ(waitpid(pid, &status, 0), pid);
+    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+}
+
+static kin_queue queue_of_ten(void) {
+    kin_queue queue = queue_new(0);
+    for (uint32_t i = 0; i < 10; i++) {
+        kin_blob blob;
+        CHECK_EQ(kin_blob_create(family, 20000, 0, &blob), 0);
+        CHECK_EQ(kin_queue_push_blob(&queue, &blob, 0, KIN_NOW), 0);
+    }
+    return queue;
+}
+
+static void is_shut_or_dropped_by_the_dead(void) {
+    uint64_t before = blocks();
+    kin_queue queue = queue_of_ten();
+    kill_in_shutdown(&queue, "queue-shutting", 1);
+    CHECK(kin_queue_is_shutdown(&queue));
+    CHECK_EQ(kin_queue_len(&queue), 10);
+    char buffer[KIN_RECORD_MAX];
+    kin_record record;
+    CHECK_EQ(kin_queue_pop(&queue, buffer, &record, KIN_FOREVER), 0);
+    kin_blob_free(&record.blob);
+    CHECK_EQ(kin_family_reap(family), 1);
+    kin_queue_close(&queue);
+    CHECK_EQ(blocks(), before);
+
+    for (long after = 1; after <= 10; after++) {
+        queue = queue_of_ten();
+        kill_in_shutdown(&queue, "queue-dropping", after);
+        CHECK_EQ(kin_queue_len(&queue), 0);
+        CHECK_EQ(kin_queue_pop(&queue, buffer, &record, KIN_FOREVER), KIN_ECLOSED);
+        CHECK_EQ(kin_queue_join(&queue, KIN_NOW), 0);
+        CHECK_EQ(kin_family_reap(family), 1);
+        CHECK_EQ(blocks(), before + 2); /* the queue and its segment */
+        kin_queue_close(&queue);
+        CHECK_EQ(blocks(), before);
+    }
+}
+
+#endif
+
 /* -- Many producers and consumers ------------------------------------------------------------ */
 
 #define PRODUCERS 4
@@ -415,6 +473,9 @@ int main(void) {
     goes_on_through_tags();
     keeps_its_bound_in_bytes();
     drops_what_is_in_it();
+#ifdef KIN_FAULT_POINTS
+    is_shut_or_dropped_by_the_dead();
+#endif
     works_among_threads(0, 0);
     works_among_threads(3, 0);
     works_among_threads(0, 100);
