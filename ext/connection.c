@@ -237,6 +237,7 @@ static int set_handle(kinx_connection *self, PyObject *handle, void *unused) {
     }
     if (handle != Py_None && fd_from(handle, &fd) < 0) return -1;
     kinx_connection_forget(self);
+    self->is_torn = false;
     if (fd < 0) self->channel.fd = -1;
     else kin_channel_init(&self->channel, fd);
     return 0;
@@ -297,8 +298,8 @@ static PyMethodDef functions[] = {
 #define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL | METH_KEYWORDS
 
 static PyMethodDef methods[] = {
-    {"send", (PyCFunction)kinx_connection_send, METH_O,
-     "send($self, obj, /)\n--\n\n"
+    {"send", FAST(kinx_connection_send),
+     "send($self, /, obj)\n--\n\n"
      "Send a picklable object.  OSError if closed, read-only, or the peer has gone."},
     {"recv", (PyCFunction)kinx_connection_recv, METH_NOARGS,
      "recv($self, /)\n--\n\n"

@@ -75,7 +75,8 @@ PyObject *kinx_none_if(int err);
 
 /* -- Methods (connection_send.c, connection_recv.c) ---------------------------------- */
 
-PyObject *kinx_connection_send(kinx_connection *self, PyObject *obj);
+PyObject *kinx_connection_send(kinx_connection *self, PyObject *const *args, Py_ssize_t nargs,
+                               PyObject *kwnames);
 PyObject *kinx_connection_send_bytes(kinx_connection *self, PyObject *const *args, Py_ssize_t nargs,
                                      PyObject *kwnames);
 PyObject *kinx_connection_send_raw(kinx_connection *self, PyObject *buffer);

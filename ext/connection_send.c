@@ -127,8 +127,13 @@ static int send_by(kinx_connection *self, PyObject *pickler, PyObject *obj) {
     return err;
 }
 
-PyObject *kinx_connection_send(kinx_connection *self, PyObject *obj) {
-    PyObject *pickler;
+PyObject *kinx_connection_send(kinx_connection *self, PyObject *const *args, Py_ssize_t nargs,
+                               PyObject *kwnames) {
+    static const char *const names[] = {"obj"};
+    static const kinx_parameters params = {names, 0, 1, 1, 1};
+    PyObject *obj = NULL, *pickler;
+    if (nargs == 1 && !kwnames) obj = args[0];
+    else if (kinx_fill_slots("send", &params, &obj, args, nargs, kwnames) < 0) return NULL;
     if (kinx_check_writable(self) < 0 || kinx_pickler_of_program(self->state, &pickler) < 0)
         return NULL;
     int err = pickler ? send_by(self, pickler, obj) : send_object(self, obj);

@@ -99,6 +99,19 @@ def test_objects(pipe):
             assert b.recv() == obj
 
 
+def test_arguments_by_name(pipe):
+    a, b = pipe
+    a.send(obj=1)
+    assert b.poll(timeout=None) and b.recv() == 1
+    a.send_bytes(buf=b"abcd", offset=1, size=2)
+    assert b.recv_bytes(maxlength=2) == b"bc"
+    a.send_bytes(size=2, buf=b"abcd")
+    assert b.recv_bytes_into(buf=bytearray(3), offset=1) == 2
+    for use in (a.send, lambda: a.send(1, 2), lambda: a.send(thing=1), lambda: a.recv(1)):
+        with pytest.raises(TypeError):
+            use()
+
+
 def test_messages_of_any_buffer(pipe):
     a, b = pipe
     for buffer in (
