@@ -6,6 +6,7 @@ PACKAGE is multiprocessing or kinfolk, or one of the peers (peers.py) that the c
 programs are the same for all of them.
 """
 
+import asyncio
 import importlib
 import sys
 import time
@@ -336,6 +337,18 @@ def waiter(queue, wait):
     queue.get()
 
 
+def aget_waiter(queue, wait):
+    """By the loop where the queue can be waited for so, else by a thread."""
+
+    async def main():
+        if hasattr(queue, "aget"):
+            await queue.aget()
+        else:
+            await asyncio.get_running_loop().run_in_executor(None, queue.get)
+
+    asyncio.run(main())
+
+
 def cpu(processes):
     """Nanoseconds that they have run so far."""
     total = 0
@@ -345,10 +358,10 @@ def cpu(processes):
     return total
 
 
-def idle(mp, wait, count=100, seconds=5):
+def idle(mp, wait, target=waiter, count=100, seconds=5):
     """Milliseconds of CPU that so many use in so many seconds, blocked on a queue."""
     queue = mp.Queue()
-    processes = [mp.Process(target=waiter, args=(queue, wait)) for _ in range(count)]
+    processes = [mp.Process(target=target, args=(queue, wait)) for _ in range(count)]
     for process in processes:
         process.start()
     time.sleep(3)
@@ -371,6 +384,11 @@ def idle_100_in_get(mp):
 def idle_100_in_wait(mp):
     connection = importlib.import_module(f"{mp.__name__}.connection")
     return idle(mp.get_context("fork"), connection.wait)
+
+
+@case("ms of CPU in 5 s")
+def idle_100_in_asyncio(mp):
+    return idle(mp.get_context("fork"), None, aget_waiter)
 
 
 # -- Start and join ------------------------------------------------------------------
