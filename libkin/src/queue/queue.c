@@ -114,29 +114,28 @@ static void note_wanted(kin_queue_shm *shm, uint64_t bytes) {
     if (shm->max_bytes) atomic_store_explicit(&shm->wanted, bytes, memory_order_seq_cst);
 }
 
-/* With the tail locked: as many as there is room for.  *reserved: there was room for one, but it is
- * another's turn. */
+static bool may_follow(const kin_queue_shm *shm, const kin_item *item) {
+    return !kin__shut(shm) && kin__queue_has_room(shm, kin__item_bytes(item));
+}
+
+/* With the tail locked: as many as there is room for.  *reserved: there was room, but it is another's
+ * turn. */
 static kin_err put_locked(kin_queue *queue, const kin_item *items, size_t count, size_t *done,
                           kin__waiter *waiter, bool *reserved) {
     kin_queue_shm *shm = queue->handle.shm;
     if (kin__shut(shm)) return KIN_ECLOSED;
+    waiter->bytes = kin__item_bytes(&items[*done]);
+    if (!may_push(waiter)) {
+        note_wanted(shm, waiter->bytes);
+        return 0;
+    }
     /* Without a bound nobody waits here: the consumers' line is left alone. */
     *reserved = is_bounded(shm) && kin__is_reserved(waiter);
-    size_t before = *done;
-    kin_err err = 0;
-    while (*done < count && !*reserved && !err) {
-        waiter->bytes = kin__item_bytes(&items[*done]);
-        if (!may_push(waiter)) break;
-        err = kin__record_write(queue->handle.family, shm, &items[*done]);
-        if (!err) ++*done;
-    }
-    if (*done == before) {
-        waiter->bytes = kin__item_bytes(&items[*done]);
-        *reserved = *reserved && may_push(waiter);
-        if (!err) note_wanted(shm, waiter->bytes);
-        return err;
-    }
+    if (*reserved) return 0;
     note_wanted(shm, 0);
+    kin_err err;
+    do err = kin__record_write(queue->handle.family, shm, &items[*done]);
+    while (!err && ++*done < count && may_follow(shm, &items[*done]));
     return err;
 }
 
