@@ -304,8 +304,8 @@ def test_a_signal_handler_may_end_the_wait(pipe):
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         for wait in (pipe[0].recv, lambda: connection.wait(pipe)):
-            signal.setitimer(signal.ITIMER_REAL, 0.01)
             with pytest.raises(KeyboardInterrupt):
+                signal.setitimer(signal.ITIMER_REAL, 0.01)
                 wait()
     finally:
         signal.signal(signal.SIGALRM, before)
