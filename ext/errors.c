@@ -116,6 +116,7 @@ void *kinx_raise(kinx_state *st, kin_err err, const char *thing) {
     case KIN_EINFAMILY:
     case KIN_ELEFT:
     case KIN_EMEMBERS:
+    case KIN_ENOLOCKER:
     case KIN_EBADARENA: raise_plain(PyExc_RuntimeError, err, thing); return NULL;
     case KIN_ECLOSED:
     case KIN_EKIND:

@@ -12,10 +12,11 @@
 #include "transit.h"
 
 static int (*const parts[])(PyObject *module) = {
-    kinx_errors_exec,    kinx_ref_exec,     kinx_family_exec,     kinx_lock_exec,
-    kinx_semaphore_exec, kinx_event_exec,   kinx_memory_exec,     kinx_blob_exec,
-    kinx_queue_exec,     kinx_process_exec, kinx_pickler_exec,    kinx_unpickler_exec,
-    kinx_by_value_exec,  kinx_transit_exec, kinx_connection_exec, kinx_wait_exec,
+    kinx_errors_exec,     kinx_ref_exec,     kinx_family_exec,     kinx_lock_exec,
+    kinx_semaphore_exec,  kinx_event_exec,   kinx_memory_exec,     kinx_blob_exec,
+    kinx_queue_exec,      kinx_process_exec, kinx_pickler_exec,    kinx_unpickler_exec,
+    kinx_by_value_exec,   kinx_transit_exec, kinx_connection_exec, kinx_wait_exec,
+    kinx_descriptor_exec,
 };
 
 static int module_exec(PyObject *module) {

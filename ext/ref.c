@@ -64,6 +64,10 @@ void kinx_mentions_begin(kinx_mentions *mentions) {
     current_mentions = mentions;
 }
 
+bool kinx_mentions_are_noted(void) {
+    return current_mentions != NULL;
+}
+
 void kinx_mentions_end(kinx_mentions *mentions) {
     current_mentions = mentions->outer;
 }
@@ -167,7 +171,7 @@ static PyObject *state_of(kinx_shared *self) {
     return PyObject_CallMethod((PyObject *)self, "__getstate__", NULL);
 }
 
-static PyObject *shared_reduce(kinx_shared *self, PyObject *unused) {
+PyObject *kinx_shared_reduce(kinx_shared *self, PyObject *unused) {
     KINX_CHECK_OPEN(self);
     PyObject *ref = get_ref(self, NULL);
     if (!ref) return NULL;
@@ -188,7 +192,7 @@ static PyObject *shared_reduce(kinx_shared *self, PyObject *unused) {
 }
 
 static PyMethodDef shared_methods[] = {
-    {"__reduce__", (PyCFunction)shared_reduce, METH_NOARGS,
+    {"__reduce__", (PyCFunction)kinx_shared_reduce, METH_NOARGS,
      "__reduce__($self, /)\n--\n\n"
      "Name the object: whoever loads the pickle gets a handle on the same one."},
     {NULL},

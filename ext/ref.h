@@ -49,6 +49,9 @@ PyObject *kinx_raise_not_open(kinx_shared *self);
         if (!(self)->handle.family) return kinx_raise_not_open(self); \
     } while (0)
 
+/* Shared.__reduce__. */
+PyObject *kinx_shared_reduce(kinx_shared *self, PyObject *unused);
+
 /* "<LABEL at 0x… STATE>".  New reference. */
 PyObject *kinx_shared_repr(kinx_shared *self, const char *format, ...);
 
@@ -78,6 +81,8 @@ typedef struct kinx_mentions {
 void kinx_mentions_begin(kinx_mentions *mentions);
 /* Note an object in the innermost, if there is one.  Raises. */
 int kinx_mention(kinx_shared *self);
+/* Is one open in this thread?  Else nobody keeps what is pickled now. */
+bool kinx_mentions_are_noted(void);
 /* No more is noted; what was noted stays. */
 void kinx_mentions_end(kinx_mentions *mentions);
 void kinx_mentions_clear(kinx_mentions *mentions);

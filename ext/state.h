@@ -98,6 +98,7 @@ int kinx_semaphore_exec(PyObject *module);
 int kinx_event_exec(PyObject *module);
 int kinx_memory_exec(PyObject *module);
 int kinx_blob_exec(PyObject *module);
+int kinx_descriptor_exec(PyObject *module);
 int kinx_queue_exec(PyObject *module);
 int kinx_wait_exec(PyObject *module);
 

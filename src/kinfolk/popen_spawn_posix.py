@@ -1,7 +1,8 @@
 """Start a child as a fresh interpreter.
 
 The process object is packed before anything is started, so that what cannot be sent is an error
-here, with nothing to clean up.  The child inherits the standard streams, those of the family, those that the arguments asked to be passed on, and no other.
+here, with nothing to clean up.  The child inherits the standard streams, the descriptors of the
+family, those that the arguments asked to be passed on, and no other.
 
 The blobs stay ours until the child has taken them over; if it ends before that, they are given back
 with the rest of this object.

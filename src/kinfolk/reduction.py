@@ -9,12 +9,12 @@ to another in one of two ways, and `DupFd` chooses:
 
 * While a child is being started, the child inherits it: the Popen at work
   notes the descriptor and says what number it will have over there.
-* At any other time it waits in this process, in the hands of the
-  resource_sharer's thread, until the process that unpickles comes to fetch it.
+* At any other time it waits in the family's locker until nobody holds its
+  stand-in any more: this process, a message under way, or one who got it.
 
-`sendfds` and `recvfds` are the way through a Unix socket that the second one
-uses: one byte of data, the count modulo 256, with the descriptors
-as ancillary data, the same on the wire as the standard library's.
+`sendfds` and `recvfds` are the way through a Unix socket that is at hand: one
+byte of data, the count modulo 256, with the descriptors as ancillary data,
+the same on the wire as the standard library's.
 """
 
 import copyreg
@@ -123,14 +123,12 @@ def learn_late_reducers():
 def DupFd(fd):
     """Return a picklable stand-in for descriptor `fd`, whose detach() gives a duplicate of it.
 
-    detach() is for the receiver, once; the caller may close `fd` right away.
+    detach() is for the receiver; the caller may close `fd`, or end, right away.
     """
     popen = context.get_spawning_popen()
     if popen is not None:
         return popen.DupFd(popen.duplicate_for_child(fd))
-    from . import resource_sharer
-
-    return resource_sharer.DupFd(fd)
+    return _kin.Descriptor(fd)
 
 
 def send_handle(conn, handle, destination_pid):

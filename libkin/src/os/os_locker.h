@@ -40,7 +40,5 @@ kin_err kin__os_locker_discard(int locker, size_t *len);
 uint64_t kin__os_locker_used(int locker);
 /* Why this process can't have one more descriptor: -EMFILE, -ENFILE; 0 if it can. */
 kin_err kin__os_descriptor_limit_met(int fd);
-/* How many descriptors this process may have open, and this user under way. */
-uint64_t kin__os_descriptor_limit(void);
 
 #endif

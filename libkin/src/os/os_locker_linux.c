@@ -11,7 +11,6 @@
 #include <linux/sockios.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -121,9 +120,4 @@ kin_err kin__os_descriptor_limit_met(int fd) {
     if (copy < 0) return copy;
     close(copy);
     return 0;
-}
-
-uint64_t kin__os_descriptor_limit(void) {
-    struct rlimit limit;
-    return getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_cur : 0;
 }
