@@ -14,7 +14,7 @@ import threading
 import pytest
 
 import kinfolk
-from kinfolk import connection, context, reduction, resource_sharer
+from kinfolk import _kin, connection, context, reduction, resource_sharer
 from kinfolk.reduction import ForkingPickler
 
 METHODS = ("fork", "spawn", "forkserver")
@@ -225,7 +225,7 @@ def test_a_child_being_started_inherits(files):
     finally:
         context.set_spawning_popen(None)
     assert content_of(ForkingPickler.loads(pickled).detach()) == b"content"
-    assert resource_sharer._resource_sharer._address is None
+    assert _kin.stats()["waiting"] == 0
 
 
 def test_otherwise_it_waits_to_be_fetched(files, sharer):
@@ -233,34 +233,6 @@ def test_otherwise_it_waits_to_be_fetched(files, sharer):
     one, two = map(pickle.loads, pickled)
     assert content_of(two.detach()) == b"two"
     assert content_of(one.detach()) == b"one"
-
-
-def test_it_can_be_fetched_once(files, sharer):
-    stand_in = reduction.DupFd(files())
-    os.close(stand_in.detach())
-    with pytest.raises(EOFError, match="fetched before"):
-        stand_in.detach()
-    assert content_of(reduction.DupFd(files()).detach()) == b"content"
-
-
-def test_stopping_lets_go(files):
-    stand_in = reduction.DupFd(files())
-    resource_sharer.stop(timeout=60)
-    resource_sharer.stop(timeout=60)
-    with pytest.raises(OSError):
-        stand_in.detach()
-
-
-def test_a_stranger_is_refused_and_the_others_are_served(files, sharer, monkeypatch):
-    reports = []
-    monkeypatch.setattr("sys.excepthook", lambda *report: reports.append(report[0]))
-    stand_in = reduction.DupFd(files())
-    address, _ = stand_in._id
-    with pytest.raises(kinfolk.AuthenticationError):
-        connection.Client(address, authkey=b"a guess")
-    connection.Client(address).close()
-    assert content_of(stand_in.detach()) == b"content"
-    assert reports[0] is kinfolk.AuthenticationError
 
 
 def fetch(stand_in, conn):
@@ -296,24 +268,6 @@ class Wrapper:
 
     def detach(self):
         return os.dup(self.fd)
-
-
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_child_serves_its_own(files, sharer):
-    theirs = reduction.DupFd(files(b"the parent's"))
-    read, write = os.pipe()
-    pid = os.fork()
-    if not pid:
-        with contextlib.suppress(BaseException):
-            sharer = resource_sharer._resource_sharer
-            assert sharer._address is None and not sharer._cache
-            own = reduction.DupFd(files(b"the child's"))
-            os.write(write, content_of(own.detach()) + b" and " + content_of(theirs.detach()))
-        os._exit(0)
-    os.close(write)
-    with open(read, "rb") as file:
-        assert file.read() == b"the child's and the parent's"
-    os.waitpid(pid, 0)
 
 
 # Sockets
