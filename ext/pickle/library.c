@@ -10,6 +10,8 @@
  * A name is no proof: a program may have a code.py of its own.  What counts is the file. */
 #include "library.h"
 
+#include "../connection.h"
+
 /* -- Files ------------------------------------------------------------------------------------- */
 
 static bool is_below(PyObject *folder, PyObject *path) {
@@ -140,8 +142,15 @@ static bool is_safe_to_inherit(PyObject *hook) {
     return is_method_of_c(hook) && asks_nobody(((PyDescrObject *)hook)->d_type);
 }
 
+/* Made in C, but what their __reduce__ does, it does in Python, and not for nothing: each call puts
+ * a descriptor into the locker, or has this process keep one. */
+static bool asks_python(const kinx_state *st, PyTypeObject *type) {
+    return type == st->kind_types[KIN_KIND_DESCRIPTOR] ||
+           (st->connection && type == st->connection->type);
+}
+
 bool kinx_hooks_are_library(kinx_pickler *p, PyTypeObject *type) {
-    if (!kinx_asks_in_the_standard_way(type)) return false;
+    if (!kinx_asks_in_the_standard_way(type) || asks_python(p->st, type)) return false;
     if (kinx_found_attr(type, p->ps->names.__class__)) return false;
     bool own = kinx_is_library_type(p, type);
     PyObject *names[] = {

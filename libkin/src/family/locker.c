@@ -263,9 +263,20 @@ static kin_err gather_some(kin_family *family, bool sure, kin_parcel *keep, uint
     return 0;
 }
 
+/* Sent again there are no more of them, but the system does not know that: so where it finds that
+ * too many are under way, its limit is put aside, or nothing could be taken out any more. */
+static kin_err send_beyond_limit(kin_family *family, kin_parcel *keep) {
+    kin_err err = send(family, keep);
+    if (err != -ETOOMANYREFS) return err;
+    uint64_t before = kin__os_descriptor_limit_raise();
+    err = send(family, keep);
+    kin__os_descriptor_limit_set(before);
+    return err;
+}
+
 static kin_err send_again(kin_family *family, kin_parcel *keep) {
     if (keep->count == 0) return 0;
-    kin_err err = send(family, keep);
+    kin_err err = send_beyond_limit(family, keep);
     if (err) return err;
     for (uint32_t i = 0; i < keep->count; i++) {
         bool alive;
