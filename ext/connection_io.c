@@ -17,17 +17,18 @@
 #define FIRST_PIECE ((size_t)64 << 20)
 
 /* `call` gives a kin_err and names its deadline `until`. */
-#define KINX_STREAM(err, is_long, call)                         \
-    do {                                                        \
-        kin_deadline until = KIN_NOW;                           \
-        (err) = -EAGAIN;                                        \
-        if (!(is_long)) (err) = (call);                         \
-        if ((err) == -EAGAIN) {                                 \
-            do {                                                \
-                until = kin_deadline_after(KINX_STRETCH);       \
-                KINX_PARK(err, call);                           \
-            } while (kinx_goes_on(&(err), until, KIN_FOREVER)); \
-        }                                                       \
+#define KINX_STREAM(err, is_long, call)                          \
+    do {                                                         \
+        kin_deadline until = KIN_NOW;                            \
+        (err) = -EAGAIN;                                         \
+        if (!(is_long)) (err) = (call);                          \
+        if ((err) == -EAGAIN) {                                  \
+            int64_t stretch_ = KINX_STRETCH;                     \
+            do {                                                 \
+                until = kinx_stretch_of(KIN_FOREVER, &stretch_); \
+                KINX_PARK(err, call);                            \
+            } while (kinx_goes_on(&(err), until, KIN_FOREVER));  \
+        }                                                        \
     } while (0)
 
 static int raise_stream(kinx_connection *self, kin_err err) {

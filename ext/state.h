@@ -113,12 +113,14 @@ int kinx_wait_exec(PyObject *module);
     } while ((err) == -EINTR && PyErr_CheckSignals() == 0)
 
 /* A long wait is made of stretches.  A signal that comes when the thread is just about
- * to enter the system call interrupts nothing: it is seen at the end of the stretch. */
-#define KINX_STRETCH \
-    1000000000 /* ns; as long as libkin parks at a time, so that it costs nothing */
+ * to enter the system call interrupts nothing: it is seen at the end of the stretch.  Each
+ * is twice as long as the one before, to a limit: who waits for long shall cost nothing. */
+#define KINX_STRETCH ((int64_t)1000000000) /* ns */
+#define KINX_STRETCH_MAX (8 * KINX_STRETCH)
 
-static inline kin_deadline kinx_stretch_of(kin_deadline deadline) {
-    kin_deadline end = kin_deadline_after(KINX_STRETCH);
+static inline kin_deadline kinx_stretch_of(kin_deadline deadline, int64_t *stretch) {
+    kin_deadline end = kin_deadline_after(*stretch);
+    if (*stretch < KINX_STRETCH_MAX) *stretch *= 2;
     return end < deadline ? end : deadline;
 }
 
@@ -140,8 +142,9 @@ static inline bool kinx_goes_on(kin_err *err, kin_deadline until, kin_deadline d
         kin_deadline until = KIN_NOW;                                             \
         (err) = (call);                                                           \
         if ((deadline) != KIN_NOW && ((err) == -ETIMEDOUT || (err) == -EAGAIN)) { \
+            int64_t stretch_ = KINX_STRETCH;                                      \
             do {                                                                  \
-                until = kinx_stretch_of(deadline);                                \
+                until = kinx_stretch_of(deadline, &stretch_);                     \
                 KINX_PARK(err, call);                                             \
             } while (kinx_goes_on(&(err), until, (deadline)));                    \
         }                                                                         \

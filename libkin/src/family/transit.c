@@ -208,9 +208,11 @@ void kin__transit_bury(kin_family *family, uint64_t off, uint32_t token) {
 static bool has_room(kin_family *family, uint64_t off, uint32_t count) {
     kin_transit_shm *shm = kin__payload(family, off);
     kin_walk walk = walk_from(family, off, get(&shm->free));
-    kin_passage_shm *passage;
-    while (count && (passage = step(&walk)))
+    while (count) {
+        kin_passage_shm *passage = step(&walk);
+        if (!passage) break;
         if (!get(&passage->object)) count--;
+    }
     return count == 0 && walk.index <= 1u << INDEX_BITS;
 }
 
@@ -290,7 +292,9 @@ static void drop_all(kin_family *family, uint64_t off, uint64_t number) {
     uint64_t behind = get(&passage->behind);
     atomic_store_explicit(&shm->pending, number, memory_order_release);
     release(family, passage);
-    while (behind && (passage = step(&walk))) {
+    while (behind) {
+        passage = step(&walk);
+        if (!passage) break;
         if (get(&passage->number) != number) continue;
         behind = get(&passage->behind);
         release(family, passage);

@@ -133,10 +133,12 @@ static kin_err put_locked(kin_queue *queue, const kin_item *items, size_t count,
     *reserved = is_bounded(shm) && kin__is_reserved(waiter);
     if (*reserved) return 0;
     note_wanted(shm, 0);
-    kin_err err;
-    do err = kin__record_write(queue->handle.family, shm, &items[*done]);
-    while (!err && ++*done < count && may_follow(shm, &items[*done]));
-    return err;
+    do {
+        kin_err err = kin__record_write(queue->handle.family, shm, &items[*done]);
+        if (err) return err;
+        ++*done;
+    } while (*done < count && may_follow(shm, &items[*done]));
+    return 0;
 }
 
 static kin_err check_items(const kin_queue *queue, const kin_item *items, size_t count) {

@@ -123,7 +123,8 @@ static kin_err await_a_ring(kin__waiter *waiter) {
 
 kin_err kin__await(kin__waiter *waiter, bool reserved) {
     if (waiter->deadline == KIN_NOW) return reserved ? -EAGAIN : -ETIMEDOUT;
-    if (kin__spin(waiter->family, is_free, waiter)) return 0;
+    /* who has been parked is in no hurry any more */
+    if (!waiter->since && kin__spin(waiter->family, is_free, waiter)) return 0;
     if (reserved) return await_the_other(waiter);
     /* before the claim: from then on it may be called */
     uint32_t heard = atomic_load_explicit(&waiter->side->calls, memory_order_seq_cst);

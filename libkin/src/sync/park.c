@@ -2,7 +2,8 @@
 
 #include "os/os.h"
 
-#define PATIENCE_NS 1000000000
+#define PATIENCE_NS ((int64_t)1000000000)
+#define PATIENCE_MAX_NS (8 * PATIENCE_NS)
 /* The longest spin, and what it shrinks to where spinning does not pay. */
 #define SPIN_MAX_NS 20000
 #define SPIN_MIN_NS 500
@@ -40,12 +41,25 @@ bool kin__spin(const kin_family *family, kin__ready *ready, const void *object) 
     return paid;
 }
 
+/* A thread that has waited for long in vain is likely to go on. */
+static _Thread_local int64_t patience_ns = PATIENCE_NS;
+
+kin_deadline kin__patience_end(void) {
+    return kin__os_clock() + patience_ns;
+}
+
+void kin__patience_after(kin_err err) {
+    if (err != -ETIMEDOUT) patience_ns = PATIENCE_NS;
+    else if (patience_ns < PATIENCE_MAX_NS) patience_ns *= 2;
+}
+
 kin_err kin__park(_Atomic uint32_t *word, uint32_t seen, kin_deadline deadline) {
-    kin_deadline patience = kin__os_clock() + PATIENCE_NS;
+    kin_deadline patience = kin__patience_end();
     bool patient = patience < deadline;
     kin_err err = kin__os_park(word, seen, patient ? patience : deadline);
-    if (err == -EINTR || (err == -ETIMEDOUT && !patient)) return err;
-    return 0;
+    if (err == -ETIMEDOUT && !patient) return err;
+    kin__patience_after(err);
+    return err == -EINTR ? err : 0;
 }
 
 /* The word before the flag: a ringer that takes the flag back has counted a ring that is not in what

@@ -1,9 +1,10 @@
 /* How the objects of this room and the queue wait: spin briefly where another
  * CPU may answer, then park.
  *
- * A park never lasts longer than PATIENCE_NS at a time.  What it guards against is
- * a member killed between changing a word and waking those who wait for it: its
- * wake-up is lost, not the change, and this is when the change is noticed. */
+ * A park ends after a second to look again, and later, if that was for nothing, after
+ * two, four and eight.  What it guards against is a member killed between changing a word
+ * and waking those who wait for it, and not yet buried: its wake-up is lost, not the
+ * change, and this is when the change is noticed. */
 #ifndef KIN_SYNC_PARK_H
 #define KIN_SYNC_PARK_H
 
@@ -16,6 +17,11 @@ typedef bool kin__ready(const void *object);
 /* Spin until ready, for some microseconds at the most, for as long as that has
  * paid of late in this process; not at all on one CPU. */
 bool kin__spin(const kin_family *family, kin__ready *ready, const void *object);
+
+/* When the calling thread's next park is to end at the latest, and what came of it: -ETIMEDOUT if
+ * it ended so. */
+kin_deadline kin__patience_end(void);
+void kin__patience_after(kin_err err);
 
 /* Park once on the word while it is `seen`.  0: look again; -ETIMEDOUT; -EINTR. */
 kin_err kin__park(_Atomic uint32_t *word, uint32_t seen, kin_deadline deadline);

@@ -4,7 +4,7 @@
  * watches the objects, and is polled beside the descriptors.  The objects are looked at after
  * each poll, so that what was put into a queue before a sentinel fired is seen with it.
  *
- * As a park does, a poll ends after a second to look again: a member killed between a change
+ * As a park does, a poll ends after a while to look again: a member killed between a change
  * and its ring owes the ring until somebody buries it. */
 #include "kin/wait.h"
 
@@ -18,7 +18,6 @@
 #include "park.h"
 #include "sync_kinds.h"
 
-#define PATIENCE_NS 1000000000
 #define FEW 32
 
 typedef struct wait {
@@ -95,9 +94,10 @@ static kin_err wait_watching(wait *w, kin_deadline deadline) {
     for (;;) {
         bury_holders(w);
         bool ready = kin__doorbell_rearm(w->doorbell);
-        kin_deadline until = ready ? KIN_NOW : kin__os_clock() + PATIENCE_NS;
+        kin_deadline until = ready ? KIN_NOW : kin__patience_end();
         bool patient = until < deadline;
         kin_err err = poll_and_mark(w, patient ? until : deadline);
+        if (!ready && (patient || err != -ETIMEDOUT)) kin__patience_after(err);
         if (err != -ETIMEDOUT) return err;
         if (kin__os_clock() >= deadline) return err;
     }
