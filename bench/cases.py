@@ -4,27 +4,20 @@
 
 PACKAGE is multiprocessing or kinfolk, or one of the peers (peers.py) that the case names; the
 programs are the same for all of them.
+
+Children that are started import this page again: it imports little, or that would be measured.
 """
 
-import asyncio
 import importlib
 import sys
 import time
-from collections.abc import Callable
-from statistics import median
-from typing import NamedTuple
-
-import peers
+from collections import namedtuple
 
 __all__ = ["CASES", "Case"]
 
 
-class Case(NamedTuple):
-    measure: Callable
-    unit: str
-    higher_is_better: bool
-    peers: tuple  # that can run it, besides the two
-
+#: `peers`: those that can run it, besides the two.
+Case = namedtuple("Case", ["measure", "unit", "higher_is_better", "peers"])
 
 CASES: dict[str, Case] = {}
 
@@ -198,11 +191,13 @@ def arrays_one_way(mp, megabytes, count, warm_up=12):
         item = queue.get()
         times.append(time.perf_counter())
     process.join()
-    return median(later - earlier for earlier, later in pairwise(times)), item
+    return median_step(times), item
 
 
-def pairwise(times):
-    return zip(times, times[1:], strict=False)
+def median_step(times):
+    from statistics import median
+
+    return median(later - earlier for earlier, later in zip(times, times[1:], strict=False))
 
 
 @case("items/s", "faster-fifo")
@@ -228,7 +223,7 @@ def queue_64MB_arrays_beside_memcpy(mp):
     for _ in range(12):
         numpy.copyto(received, source)
         times.append(time.perf_counter())
-    return median(later - earlier for earlier, later in pairwise(times)) / took
+    return median_step(times) / took
 
 
 # -- There and back ---------------------------------------------------------------
@@ -339,6 +334,7 @@ def waiter(queue, wait):
 
 def aget_waiter(queue, wait):
     """By the loop where the queue can be waited for so, else by a thread."""
+    import asyncio
 
     async def main():
         if hasattr(queue, "aget"):
@@ -454,4 +450,10 @@ def lock_create(mp):
 
 if __name__ == "__main__":
     package, name = sys.argv[1:]
-    print(CASES[name].measure(peers.load(package)))
+    if package in ("multiprocessing", "kinfolk"):
+        module = importlib.import_module(package)
+    else:
+        import peers
+
+        module = peers.load(package)
+    print(CASES[name].measure(module))
