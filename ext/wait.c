@@ -29,7 +29,7 @@ static bool is_empty(const kinx_shared *queue) {
 
 void kinx_queue_settle_slow(kinx_shared *self) {
     if (is_own(self) && is_empty(self) && !kinx_queue_owes(self))
-        (void)!kin_doorbell_settle(self->doorbell);
+        (void)!kin_queue_settle(&self->queue, self->doorbell);
 }
 
 static kin_err open_doorbell(kinx_shared *queue) {

@@ -11,6 +11,7 @@
 #define KIN_QUEUE_H
 
 #include "family.h"
+#include "wait.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -100,6 +101,11 @@ KIN_API int kin_queue_is_shutdown(const kin_queue *queue);
 KIN_API kin_err kin_queue_task_done(kin_queue *queue);
 /* Wait until every record put so far and later has been dealt with, or was dropped. */
 KIN_API KIN_NODISCARD kin_err kin_queue_join(kin_queue *queue, kin_deadline deadline);
+
+/* kin_doorbell_settle for a doorbell that watches this queue and nothing else, for KIN_READY_TAKE:
+ * exact, too, about what other members are putting just now.  Where this process alone takes from the
+ * queue, and no member is killed as it puts, the doorbell is then readable only if there is something. */
+KIN_API KIN_NODISCARD kin_err kin_queue_settle(kin_queue *queue, kin_doorbell *doorbell);
 
 #ifdef __cplusplus
 }

@@ -56,6 +56,12 @@ static inline void kin__call(kin_family *family, kin_count_shm *side, int count)
     kin__bell_ring(family, &side->bell, count);
 }
 
+/* The same, but for those that watch: they were told before. */
+static inline void kin__call_waiters(kin_count_shm *side, int count) {
+    if (atomic_load_explicit(&side->turn, memory_order_seq_cst) && kin__turn_call(side)) count--;
+    kin__bell_wake(&side->bell, count);
+}
+
 /* Call all that wait: the queue was shut, or a member was killed on its way to call. */
 void kin__call_all(kin_family *family, kin_count_shm *side);
 /* Burial: the member with this token has no turn any more. */

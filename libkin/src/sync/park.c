@@ -81,6 +81,13 @@ void kin__bell_ring_slow(kin_family *family, kin_bell_shm *bell, int count) {
     if (who & KIN_WATCHED) kin__watch_ring(family, &bell->watch, false);
 }
 
+void kin__bell_wake_slow(kin_bell_shm *bell, int count) {
+    uint32_t who = atomic_fetch_and_explicit(&bell->waiting, ~KIN_PARKED, memory_order_seq_cst);
+    if (!(who & KIN_PARKED)) return;
+    atomic_fetch_add_explicit(&bell->rings, 1, memory_order_seq_cst);
+    kin__os_wake(&bell->rings, count);
+}
+
 void kin__bell_ring_all(kin_family *family, kin_bell_shm *bell) {
     uint32_t who = atomic_exchange_explicit(&bell->waiting, 0, memory_order_seq_cst);
     atomic_fetch_add_explicit(&bell->rings, 1, memory_order_seq_cst);

@@ -48,6 +48,16 @@ static inline void kin__bell_ring(kin_family *family, kin_bell_shm *bell, int co
     if (atomic_load_explicit(&bell->waiting, memory_order_seq_cst))
         kin__bell_ring_slow(family, bell, count);
 }
+/* The two halves of it. */
+void kin__bell_wake_slow(kin_bell_shm *bell, int count);
+static inline void kin__bell_wake(kin_bell_shm *bell, int count) {
+    if (count && atomic_load_explicit(&bell->waiting, memory_order_seq_cst) & KIN_PARKED)
+        kin__bell_wake_slow(bell, count);
+}
+static inline void kin__bell_tell(kin_family *family, kin_bell_shm *bell) {
+    if (atomic_load_explicit(&bell->waiting, memory_order_seq_cst) & KIN_WATCHED)
+        kin__bell_ring_slow(family, bell, 0);
+}
 /* Wake all that are parked, whatever the flag says: who was killed as it rang may have taken
  * it back already. */
 void kin__bell_ring_all(kin_family *family, kin_bell_shm *bell);
