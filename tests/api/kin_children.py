@@ -5,6 +5,7 @@ without further ado.  `executed(code, ...)` runs a fresh interpreter that knows 
 only what it is told.
 """
 
+import gc
 import os
 import subprocess
 import sys
@@ -63,3 +64,10 @@ def used_queue():
     queue.put(None)
     queue.get()
     return queue
+
+
+def blocks():
+    """How many blocks of the arena are in use, once the dead are buried."""
+    gc.collect()
+    _kin.reap()
+    return _kin.stats()["blocks"]

@@ -19,7 +19,7 @@ import threading
 import pytest
 
 import kinfolk
-from kinfolk import connection, resource_sharer
+from kinfolk import connection
 
 METHODS = ("fork", "spawn", "forkserver")
 
@@ -28,13 +28,6 @@ METHODS = ("fork", "spawn", "forkserver")
 def pipe():
     with contextlib.ExitStack() as stack:
         yield tuple(map(stack.enter_context, connection.Pipe()))
-
-
-@pytest.fixture
-def sharer():
-    """Pickled connections wait with a thread: stop it after the test."""
-    yield
-    resource_sharer.stop(timeout=60)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import signal
 import pytest
 
 import kinfolk
-from kinfolk import _kin, connection, resource_sharer
+from kinfolk import _kin, connection
 
 METHODS = ("fork", "spawn", "forkserver")
 
@@ -25,12 +25,6 @@ def pipe():
     a, b = connection.Pipe()
     with a, b:
         yield a, b
-
-
-@pytest.fixture
-def sharer():
-    yield
-    resource_sharer.stop(timeout=60)
 
 
 def loader_c(data):

@@ -51,20 +51,6 @@ def queue():
     return used_queue()
 
 
-@pytest.fixture
-def balanced():
-    """The arena holds as many blocks afterwards as before."""
-    before = blocks()
-    yield
-    assert blocks() == before
-
-
-def blocks():
-    gc.collect()
-    _kin.reap()
-    return _kin.stats()["blocks"]
-
-
 def there_and_back(queue, obj):
     queue.put(obj)
     received = queue.get()

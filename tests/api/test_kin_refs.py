@@ -9,7 +9,7 @@ import threading
 import weakref
 
 import pytest
-from kin_children import executed, forked, run_forked, used_queue
+from kin_children import blocks, executed, forked, run_forked, used_queue
 
 from kinfolk import _kin
 
@@ -26,12 +26,6 @@ MAKERS = {
 @pytest.fixture(params=MAKERS)
 def shared(request):
     return MAKERS[request.param]()
-
-
-def blocks():
-    gc.collect()
-    _kin.reap()
-    return _kin.stats()["blocks"]
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))

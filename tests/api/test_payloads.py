@@ -1,7 +1,6 @@
 """Large payloads: what is copied, what is a view, who keeps it, and what deaths leave of it."""
 
 import array
-import gc
 import os
 import pickle
 import resource
@@ -11,7 +10,7 @@ import time
 import weakref
 
 import pytest
-from kin_children import forked, run_forked, used_queue
+from kin_children import blocks, forked, run_forked, used_queue
 
 from kinfolk import _kin
 
@@ -24,20 +23,6 @@ PATIENCE = 60.0
 @pytest.fixture
 def queue():
     return used_queue()
-
-
-@pytest.fixture
-def balanced():
-    """The arena holds as many blocks afterwards as before."""
-    before = blocks()
-    yield
-    assert blocks() == before
-
-
-def blocks():
-    gc.collect()
-    _kin.reap()
-    return _kin.stats()["blocks"]
 
 
 def until(true):

@@ -28,12 +28,6 @@ def sockets():
 
 
 @pytest.fixture
-def sharer():
-    yield
-    resource_sharer.stop(timeout=60)
-
-
-@pytest.fixture
 def files():
     """Make a file with a content of its own and return its descriptor."""
     with contextlib.ExitStack() as stack:

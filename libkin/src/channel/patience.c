@@ -1,20 +1,13 @@
-/* The spin is tried as in sync/park.c: doubled by a success, halved by a failure, and one wait in
- * so many in full, lest a bad moment count for ever.  But here a look is a system call, so there are
- * fewer of them, and the channels of a process have their own opinion of what pays. */
+/* The spin is that of sync/park.c, but a look is a system call here, so there are fewer of them, and
+ * the channels of a process have their own opinion of what pays. */
 #include "channel/patience.h"
 
 #include <stdatomic.h>
 
 #include "os/os.h"
 #include "os/os_stream.h"
+#include "sync/park.h"
 
-#define SPIN_MAX_NS 20000
-#define SPIN_MIN_NS 500
-#define TRIAL_EVERY 32
-
-/* Hints; races over them do no harm. */
-static _Atomic int32_t spin_ns = SPIN_MAX_NS;
-static _Atomic uint32_t waits;
 static _Atomic int cpus;
 
 static bool has_another_cpu(void) {
@@ -24,10 +17,6 @@ static bool has_another_cpu(void) {
         atomic_store_explicit(&cpus, known, memory_order_relaxed);
     }
     return known > 1;
-}
-
-static int32_t clamp(int32_t ns) {
-    return ns > SPIN_MAX_NS ? SPIN_MAX_NS : ns < SPIN_MIN_NS ? SPIN_MIN_NS : ns;
 }
 
 static ssize_t spin_for(int32_t ns, kin__try *try, void *work) {
@@ -42,12 +31,10 @@ static ssize_t spin_for(int32_t ns, kin__try *try, void *work) {
 
 ssize_t kin__patience_spin(kin__try *try, void *work) {
     if (!has_another_cpu()) return -EAGAIN;
-    uint32_t turn = atomic_fetch_add_explicit(&waits, 1, memory_order_relaxed);
-    int32_t ns = atomic_load_explicit(&spin_ns, memory_order_relaxed);
-    int32_t tried = turn % TRIAL_EVERY ? ns : SPIN_MAX_NS;
-    ssize_t got = spin_for(tried, try, work);
-    int32_t next = got == -EAGAIN ? ns / 2 : tried * 2;
-    atomic_store_explicit(&spin_ns, clamp(next), memory_order_relaxed);
+    static kin__spinner spinner = {.ns = KIN_SPIN_MAX_NS};
+    int32_t ns = kin__spinner_ns(&spinner);
+    ssize_t got = spin_for(ns, try, work);
+    kin__spinner_learn(&spinner, ns, got != -EAGAIN);
     return got;
 }
 

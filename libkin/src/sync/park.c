@@ -4,19 +4,23 @@
 
 #define PATIENCE_NS ((int64_t)1000000000)
 #define PATIENCE_MAX_NS (8 * PATIENCE_NS)
-/* The longest spin, and what it shrinks to where spinning does not pay. */
-#define SPIN_MAX_NS 20000
+/* What a spin shrinks to where spinning does not pay. */
 #define SPIN_MIN_NS 500
 /* One wait in so many spins as long as it may, lest a bad moment count for ever. */
 #define TRIAL_EVERY 32
 
-/* How long this process spins at present: doubled by a success, halved by a
- * failure.  Hints; races over them do no harm. */
-static _Atomic int32_t spin_ns = SPIN_MAX_NS;
-static _Atomic uint32_t waits;
+int32_t kin__spinner_ns(kin__spinner *spinner) {
+    uint32_t turn = atomic_fetch_add_explicit(&spinner->waits, 1, memory_order_relaxed);
+    int32_t ns = atomic_load_explicit(&spinner->ns, memory_order_relaxed);
+    return turn % TRIAL_EVERY ? ns : KIN_SPIN_MAX_NS;
+}
 
-static int32_t clamp(int32_t ns) {
-    return ns > SPIN_MAX_NS ? SPIN_MAX_NS : ns < SPIN_MIN_NS ? SPIN_MIN_NS : ns;
+void kin__spinner_learn(kin__spinner *spinner, int32_t tried_ns, bool paid) {
+    int32_t ns = atomic_load_explicit(&spinner->ns, memory_order_relaxed);
+    ns = paid ? tried_ns * 2 : ns / 2;
+    if (ns > KIN_SPIN_MAX_NS) ns = KIN_SPIN_MAX_NS;
+    if (ns < SPIN_MIN_NS) ns = SPIN_MIN_NS;
+    atomic_store_explicit(&spinner->ns, ns, memory_order_relaxed);
 }
 
 static bool spin_for(int32_t ns, kin__ready *ready, const void *object) {
@@ -33,11 +37,10 @@ static bool spin_for(int32_t ns, kin__ready *ready, const void *object) {
 bool kin__spin(const kin_family *family, kin__ready *ready, const void *object) {
     if (ready(object)) return true;
     if (family->cpus < 2) return false;
-    uint32_t turn = atomic_fetch_add_explicit(&waits, 1, memory_order_relaxed);
-    int32_t ns = atomic_load_explicit(&spin_ns, memory_order_relaxed);
-    int32_t tried = turn % TRIAL_EVERY ? ns : SPIN_MAX_NS;
-    bool paid = spin_for(tried, ready, object);
-    atomic_store_explicit(&spin_ns, clamp(paid ? tried * 2 : ns / 2), memory_order_relaxed);
+    static kin__spinner spinner = {.ns = KIN_SPIN_MAX_NS};
+    int32_t ns = kin__spinner_ns(&spinner);
+    bool paid = spin_for(ns, ready, object);
+    kin__spinner_learn(&spinner, ns, paid);
     return paid;
 }
 

@@ -14,6 +14,17 @@
 /* Ask this now and then: may we stop waiting? */
 typedef bool kin__ready(const void *object);
 
+/* How long it has paid to spin of late: the longest spin at first, doubled by a success, halved by a
+ * failure.  Hints; races over them do no harm. */
+#define KIN_SPIN_MAX_NS 20000
+typedef struct kin__spinner {
+    _Atomic int32_t ns;
+    _Atomic uint32_t waits;
+} kin__spinner;
+/* How long the next wait may spin, and what came of it. */
+int32_t kin__spinner_ns(kin__spinner *spinner);
+void kin__spinner_learn(kin__spinner *spinner, int32_t tried_ns, bool paid);
+
 /* Spin until ready, for some microseconds at the most, for as long as that has
  * paid of late in this process; not at all on one CPU. */
 bool kin__spin(const kin_family *family, kin__ready *ready, const void *object);
