@@ -23,7 +23,7 @@
 #define Py_READONLY READONLY
 #endif
 
-#define KINX_KINDS (KIN_KIND_TRANSIT + 1)
+#define KINX_KINDS KIN_KINDS_NAMED
 
 typedef struct kinx_state {
     /* Types: the base of all that lives in the arena, one for each kind of

@@ -102,6 +102,11 @@ enum kin_kind {
     KIN_KIND_BLOB,       /* a message; never shared, always in one pair of hands */
     KIN_KIND_DESCRIPTOR, /* what a descriptor in the locker is called: locker.h */
     KIN_KIND_TRANSIT,    /* holds for messages under way outside of the arena: transit.h */
+    KIN_KIND_CONDITION,
+    KIN_KIND_BARRIER,
+    KIN_KIND_DICT,
+    KIN_KIND_LIST,
+    KIN_KINDS_NAMED, /* one more than the last of them */
 };
 
 /* The name of an object of the family: what a message carries. */
