@@ -1,4 +1,5 @@
-/* Locks, semaphores and events: each body among threads, then among processes. */
+/* Locks, semaphores, events, conditions and barriers: each body among threads, then among
+ * processes. */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -15,6 +16,8 @@ static kin_lock lock;
 static kin_rlock rlock;
 static kin_semaphore semaphore;
 static kin_event event, answer;
+static kin_condition condition;
+static kin_barrier barrier;
 static kin_handle memory;
 
 typedef struct board {
@@ -22,6 +25,7 @@ typedef struct board {
     _Atomic int64_t inside;  /* how many hold the semaphore */
     _Atomic uint64_t passed; /* acquisitions */
     _Atomic uint32_t round, arrived;
+    uint64_t made, eaten; /* guarded by a lock */
 } board;
 
 static board *shared(void) {
@@ -105,6 +109,130 @@ static void *meet(void *unused) {
     return unused;
 }
 
+static int wait_under(kin_lock *held, kin_deadline deadline) {
+    kin_seat seat;
+    CHECK_EQ(kin_condition_enter(&condition, &seat), 0);
+    CHECK_EQ(kin_lock_release(held), 0);
+    kin_err err = kin_condition_sleep(&condition, &seat, deadline);
+    CHECK(err == 0 || err == -ETIMEDOUT);
+    CHECK_EQ(kin_lock_acquire(held, KIN_FOREVER), 0);
+    int called = kin_condition_leave(&condition, &seat);
+    CHECK(called || err == -ETIMEDOUT);
+    return called;
+}
+
+#define MEALS 3000
+
+/* Half of them make, half of them eat, one at a time: a lost notify stops it. */
+static void *make_and_eat(void *unused) {
+    uint32_t number = atomic_fetch_add(&shared()->arrived, 1);
+    for (int i = 0; i < MEALS; i++) {
+        CHECK_EQ(kin_lock_acquire(&lock, KIN_FOREVER), 0);
+        if (number % 2) {
+            shared()->made++;
+            (void)kin_condition_notify(&condition, 1);
+        } else {
+            while (shared()->made == shared()->eaten)
+                (void)wait_under(&lock, i % 3 ? KIN_FOREVER : kin_deadline_after(100000));
+            shared()->eaten++;
+        }
+        CHECK_EQ(kin_lock_release(&lock), 0);
+    }
+    return unused;
+}
+
+/* Round after round, the last one of each counts it: one that went too early would be seen. */
+static void *meet_at_barrier(void *unused) {
+    for (uint32_t round = 0; round < 500; round++) {
+        kin_seat seat;
+        uint32_t index;
+        kin_err err = kin_barrier_arrive(&barrier, &seat, &index, KIN_FOREVER);
+        CHECK(err == (index == WORKERS - 1 ? KIN_BARRIER_LAST : 0));
+        CHECK_EQ(atomic_load(&shared()->round), round);
+        if (err) {
+            atomic_store(&shared()->round, round + 1);
+            CHECK_EQ(kin_barrier_release(&barrier, &seat), 0);
+        } else {
+            CHECK_EQ(kin_barrier_wait(&barrier, &seat, KIN_FOREVER), 0);
+        }
+        CHECK_EQ(atomic_load(&shared()->round), round + 1);
+        /* so that nobody comes again before all have looked */
+        if (atomic_fetch_add(&shared()->arrived, 1) + 1 == (round + 1) * WORKERS)
+            kin_event_set(round % 2 ? &answer : &event);
+        else CHECK_EQ(kin_event_wait(round % 2 ? &answer : &event, KIN_FOREVER), 0);
+        if (index == 0) kin_event_clear(round % 2 ? &event : &answer);
+    }
+    return unused;
+}
+
+static void condition_loses_no_call(int as_processes) {
+    run(make_and_eat, as_processes);
+    CHECK_EQ(shared()->eaten, WORKERS / 2 * MEALS);
+    CHECK_EQ(kin_condition_waiting(&condition), 0);
+}
+
+static void barrier_lets_all_go_together(int as_processes) {
+    kin_event_clear(&event);
+    kin_event_clear(&answer);
+    run(meet_at_barrier, as_processes);
+    CHECK_EQ(shared()->round, 500);
+    CHECK(!kin_barrier_is_broken(&barrier));
+}
+
+static void condition_answers_at_once(void) {
+    CHECK_EQ(kin_condition_notify(&condition, 1), 0);
+    CHECK_EQ(kin_lock_acquire(&lock, KIN_NOW), 0);
+    CHECK_EQ(wait_under(&lock, KIN_NOW), 0);
+    CHECK_EQ(wait_under(&lock, kin_deadline_after(1000000)), 0);
+    kin_seat seat[100];
+    for (int i = 0; i < 100; i++) CHECK_EQ(kin_condition_enter(&condition, &seat[i]), 0);
+    CHECK_EQ(kin_condition_waiting(&condition), 100);
+    CHECK_EQ(kin_condition_notify(&condition, 3), 3);
+    for (int i = 0; i < 50; i++) CHECK_EQ(kin_condition_leave(&condition, &seat[i]), i < 3);
+    CHECK_EQ(kin_condition_notify(&condition, UINT32_MAX), 50);
+    for (int i = 50; i < 100; i++) CHECK_EQ(kin_condition_leave(&condition, &seat[i]), 1);
+    CHECK_EQ(kin_condition_notify(&condition, 1), 0);
+    CHECK_EQ(kin_lock_release(&lock), 0);
+}
+
+static void barrier_breaks_and_is_mended(void) {
+    kin_barrier two;
+    kin_seat seat, other;
+    uint32_t index;
+    CHECK_EQ(kin_barrier_create(family, 0, &two), -EINVAL);
+    CHECK_EQ(kin_barrier_create(family, 2, &two), 0);
+    CHECK_EQ(kin_barrier_parties(&two), 2);
+    CHECK_EQ(kin_barrier_arrive(&two, &seat, &index, KIN_NOW), 0);
+    CHECK_EQ(kin_barrier_waiting(&two), 1);
+    CHECK_EQ(kin_barrier_wait(&two, &seat, kin_deadline_after(1000000)), -ETIMEDOUT);
+    CHECK(kin_barrier_is_broken(&two));
+    CHECK_EQ(kin_barrier_waiting(&two), 0);
+    CHECK_EQ(kin_barrier_arrive(&two, &seat, &index, KIN_NOW), KIN_EBROKEN);
+    kin_barrier_reset(&two);
+    CHECK_EQ(kin_barrier_arrive(&two, &seat, &index, KIN_NOW), 0);
+    kin_barrier_leave(&two, &seat);
+    CHECK(!kin_barrier_is_broken(&two));
+    CHECK_EQ(kin_barrier_arrive(&two, &seat, &index, KIN_NOW), 0);
+    CHECK_EQ(index, 0);
+    CHECK_EQ(kin_barrier_arrive(&two, &other, &index, KIN_NOW), KIN_BARRIER_LAST);
+    CHECK_EQ(index, 1);
+    kin_seat third;
+    CHECK_EQ(kin_barrier_arrive(&two, &third, &index, KIN_NOW), -ETIMEDOUT);
+    CHECK_EQ(kin_barrier_release(&two, &other), 0);
+    CHECK_EQ(kin_barrier_wait(&two, &seat, KIN_NOW), 0);
+    CHECK_EQ(kin_barrier_arrive(&two, &seat, &index, KIN_NOW), 0);
+    kin_barrier_reset(&two);
+    CHECK_EQ(kin_barrier_wait(&two, &seat, KIN_FOREVER), KIN_EBROKEN);
+    CHECK(!kin_barrier_is_broken(&two));
+    CHECK_EQ(kin_barrier_arrive(&two, &seat, &index, KIN_NOW), 0);
+    CHECK_EQ(kin_barrier_arrive(&two, &other, &index, KIN_NOW), KIN_BARRIER_LAST);
+    kin_barrier_leave(&two, &other);
+    CHECK_EQ(kin_barrier_wait(&two, &seat, KIN_FOREVER), KIN_EBROKEN);
+    CHECK(kin_barrier_is_broken(&two));
+    CHECK_EQ(kin_barrier_died(&two), 0);
+    kin_barrier_close(&two);
+}
+
 static void lock_excludes(int as_processes) {
     run(count_under_lock, as_processes);
     CHECK_EQ(shared()->plain, WORKERS * ROUNDS);
@@ -181,14 +309,20 @@ int main(void) {
     CHECK_EQ(kin_semaphore_create(family, 2, 2, &semaphore), 0);
     CHECK_EQ(kin_event_create(family, &event), 0);
     CHECK_EQ(kin_event_create(family, &answer), 0);
+    CHECK_EQ(kin_condition_create(family, &condition), 0);
+    CHECK_EQ(kin_barrier_create(family, WORKERS, &barrier), 0);
     CHECK_EQ(kin_memory_create(family, sizeof(board), &memory), 0);
     answers_at_once();
+    condition_answers_at_once();
+    barrier_breaks_and_is_mended();
     refuses_what_makes_no_sense();
     lock_passes_between_processes();
     for (int as_processes = 0; as_processes < 2; as_processes++) {
         lock_excludes(as_processes);
         semaphore_admits_as_many_as_it_says(as_processes);
         event_lets_all_go(as_processes);
+        condition_loses_no_call(as_processes);
+        barrier_lets_all_go_together(as_processes);
     }
     return 0;
 }

@@ -47,7 +47,8 @@ typedef int kin_err;
     X(KIN_ENOLOCKER, -2021, "this process has closed the descriptor of its family's locker")     \
     X(KIN_EEND, -2022, "the stream has ended")                                                   \
     X(KIN_ECUT, -2023, "the stream ended in the middle of a message")                            \
-    X(KIN_EMESSAGELEN, -2024, "a message of an impossible length")
+    X(KIN_EMESSAGELEN, -2024, "a message of an impossible length")                               \
+    X(KIN_EBROKEN, -2025, "the barrier is broken")
 
 #define KIN_ERROR_CODE_(name, code, text) name = (code),
 enum { KIN_OK = 0, KIN_ERRORS(KIN_ERROR_CODE_) KIN_OWNER_DIED = 1 };

@@ -76,6 +76,11 @@ KIN_API int kin_member_is_alive(kin_family *family, uint32_t token);
 /* The process id of the member with this token, 0 if it is gone. */
 KIN_API int kin_member_pid(kin_family *family, uint32_t token);
 
+#define KIN_MEMBER_NAME_MAX 47 /* bytes */
+/* Call this process something that says more than its id, in news of its death.  Of a longer name
+ * the beginning is kept.  A forked child begins without a name. */
+KIN_API void kin_member_name_set(kin_family *family, const char *name);
+
 typedef struct kin_family_stats {
     uint64_t reserved;  /* bytes of address space */
     uint64_t limit;     /* bytes that may be used */

@@ -17,7 +17,7 @@
 #include "kin/family.h"
 
 #define KIN_MAGIC 0x6172656e616b696eull /* "nikanera" */
-#define KIN_FORMAT 2u
+#define KIN_FORMAT 3u
 #define KIN_CACHE_LINE 64
 
 #define KIN_UNIT ((uint64_t)65536)
@@ -53,6 +53,8 @@ enum {
     KIN_KIND_ENDING_BLOB = 33,
     KIN_KIND_WATCHERS = 34, /* who wants to know of an object: watch.c */
     KIN_KIND_PASSAGES = 35, /* further holds of a transit */
+    KIN_KIND_TEXTS = 36,    /* short texts: texts.c */
+    KIN_KIND_SEATS = 37,    /* further threads that wait at a condition or a barrier: seats.c */
 };
 
 #define KIN_TAG(state, kind, low) \
@@ -150,7 +152,8 @@ typedef struct kin_member_shm {
     _Atomic uint64_t holds;       /* offset of the first block of its holds */
     uint64_t pad[3];
     pthread_mutex_t life; /* robust: the kernel marks it when its holder ends */
-    char fill[128 - sizeof(pthread_mutex_t)];
+    char name[KIN_MEMBER_NAME_MAX + 1]; /* of its process, for people: kin_member_name_set */
+    char fill[128 - KIN_MEMBER_NAME_MAX - 1 - sizeof(pthread_mutex_t)];
 } kin_member_shm;
 
 /* A block of a member's table of holds: offsets of objects, 0 for none. */
@@ -186,6 +189,7 @@ typedef struct kin_arena_shm {
     uint32_t fill2;
     kin_journal_shm journal;
     _Atomic uint64_t transit; /* a place: the family's own transit, once it was needed */
+    _Atomic uint64_t texts;   /* a place: the table of texts, likewise */
     kin_locker_shm locker;
 
     kin_list_shm warm_lists[KIN_CLASSES];

@@ -13,6 +13,8 @@
  * and start time instead. */
 #include "members.h"
 
+#include <string.h>
+
 #include "fault.h"
 #include "os/os.h"
 
@@ -53,6 +55,7 @@ static void furnish(kin_member_shm *row) {
     /* Once and for all: later users of the row find it unlocked. */
     if (!flags && life_init(row)) flags = KIN_MEMBER_LIFE_READY;
     atomic_store_explicit(&row->flags, flags, memory_order_relaxed);
+    row->name[0] = 0;
     atomic_store_explicit(&row->prepared_at, (uint64_t)kin__os_clock(), memory_order_relaxed);
 }
 
@@ -165,6 +168,23 @@ bool kin__member_alive(kin_family *family, uint32_t token) {
     case KIN_ROW_PREPARED: return !abandoned(family, row, word);
     default: return false;
     }
+}
+
+bool kin__member_is_settled(kin_family *family, uint32_t token) {
+    kin_member_shm *row = kin__member_row(family, token);
+    uint32_t flags = atomic_load_explicit(&row->flags, memory_order_acquire);
+    uint64_t word = atomic_load_explicit(&row->word, memory_order_acquire);
+    if (KIN_ROW_GEN(word) != KIN_TOKEN_GEN(token) || KIN_ROW_STATE(word) == KIN_ROW_FREE) return true;
+    return flags & KIN_MEMBER_LEFT;
+}
+
+void kin_member_name_set(kin_family *family, const char *name) {
+    if (!kin__token(family)) return;
+    char *own = kin__member_row(family, kin__token(family))->name;
+    /* the zero at its end first: a name that is cut short by a death is still one */
+    size_t len = strnlen(name, KIN_MEMBER_NAME_MAX);
+    own[len] = 0;
+    memcpy(own, name, len);
 }
 
 /* -- Going ------------------------------------------------------------------------- */

@@ -15,6 +15,9 @@ void kin__member_remove(kin_family *family, uint32_t token);
 
 /* False once the kernel says that the process has ended, or its row is gone. */
 bool kin__member_alive(kin_family *family, uint32_t token);
+/* Of one that is not alive: has it left normally, or is it buried already?  False: it was killed, and
+ * its burial is to come, or under way. */
+bool kin__member_is_settled(kin_family *family, uint32_t token);
 kin_member_shm *kin__member_row(const kin_family *family, uint32_t token);
 
 /* Find a member that has died and become the one who clears it away: its

@@ -18,6 +18,12 @@ void kin__semaphore_bury(kin_family *family, uint64_t off, uint32_t token);
 bool kin__semaphore_is_ready(const void *object, int what);
 _Atomic uint64_t *kin__semaphore_watch(void *object, int what, _Atomic uint32_t **flag);
 
+void kin__condition_end(kin_family *family, uint64_t off);
+void kin__condition_bury(kin_family *family, uint64_t off, uint32_t token);
+void kin__barrier_end(kin_family *family, uint64_t off);
+void kin__barrier_bury(kin_family *family, uint64_t off, uint32_t token);
+void kin__seats_end(kin_family *family, uint64_t off);
+
 void kin__event_end(kin_family *family, uint64_t off);
 void kin__event_bury(kin_family *family, uint64_t off, uint32_t token);
 bool kin__event_is_ready(const void *object, int what);
