@@ -1,11 +1,11 @@
 /* Event: set or not set, and those who wait for it. */
 #include "args.h"
 #include "errors.h"
+#include "lock.h"
 #include "ref.h"
 
 static int init(kinx_shared *self, PyObject *args, PyObject *kwds) {
-    static char *names[] = {NULL};
-    if (!PyArg_ParseTupleAndKeywords(args, kwds, ":Event", names)) return -1;
+    if (kinx_lock_no_arguments(self, args, kwds) < 0) return -1;
     kin_family *family = kinx_shared_init(self);
     if (!family) return -1;
     kin_err err = kin_event_create(family, &self->event);
@@ -44,8 +44,13 @@ static PyObject *event_wait(kinx_shared *self, PyObject *const *args, Py_ssize_t
 }
 
 static PyObject *repr(kinx_shared *self) {
-    bool set = self->handle.family && kin_event_is_set(&self->event);
-    return kinx_shared_repr(self, set ? "set" : "unset");
+    if (!self->handle.family) return kinx_shared_repr(self, "");
+    PyObject *name = PyObject_GetAttrString((PyObject *)Py_TYPE(self), "__qualname__");
+    if (!name) return NULL;
+    PyObject *repr = PyUnicode_FromFormat("<%U at %p %s>", name, self,
+                                          kin_event_is_set(&self->event) ? "set" : "unset");
+    Py_DECREF(name);
+    return repr;
 }
 
 static PyMethodDef methods[] = {
@@ -60,22 +65,28 @@ static PyMethodDef methods[] = {
     {NULL},
 };
 
-PyDoc_STRVAR(doc, "Event()\n--\n\nSet or not; not at first.");
+static PyGetSetDef getset[] = {KINX_ATTRIBUTES_GETSET, {NULL}};
+
+PyDoc_STRVAR(doc, "Event(*, ctx=None)\n--\n\nA flag that can be waited for; not set at first.");
 
 static PyType_Slot slots[] = {
     {Py_tp_doc, (void *)doc},
     {Py_tp_new, kinx_shared_new},
     {Py_tp_init, init},
     {Py_tp_dealloc, kinx_shared_dealloc},
+    {Py_tp_traverse, kinx_attributes_traverse},
+    {Py_tp_clear, kinx_attributes_clear},
+    {Py_tp_members, kinx_attributes_members},
+    {Py_tp_getset, getset},
     {Py_tp_repr, repr},
     {Py_tp_methods, methods},
     {0, NULL},
 };
 
 static PyType_Spec spec = {
-    .name = "kinfolk._kin.Event",
+    .name = "kinfolk.synchronize.Event",
     .basicsize = sizeof(kinx_shared),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = KINX_ATTRIBUTES_FLAGS,
     .slots = slots,
 };
 

@@ -80,6 +80,14 @@ static PyObject *member_pid(PyObject *module, PyObject *arg) {
     return PyLong_FromLong(family && token ? kin_member_pid(family, token) : 0);
 }
 
+static PyObject *set_member_name(PyObject *module, PyObject *arg) {
+    const char *name = PyUnicode_AsUTF8(arg);
+    if (!name) return NULL;
+    kin_family *family = kin_family_self();
+    if (family) kin_member_name_set(family, name);
+    Py_RETURN_NONE;
+}
+
 static PyObject *stats(PyObject *module, PyObject *unused) {
     kin_family *family = kin_family_self();
     kin_family_stats stats = {0};
@@ -124,6 +132,9 @@ static PyMethodDef functions[] = {
     {"member_pid", member_pid, METH_O,
      "member_pid($module, token, /)\n--\n\n"
      "The process id of that member, 0 if it is gone."},
+    {"set_member_name", set_member_name, METH_O,
+     "set_member_name($module, name, /)\n--\n\n"
+     "What this process is called in news of its death; nothing before any family."},
     {"stats", stats, METH_NOARGS,
      "stats($module, /)\n--\n\n"
      "in_use, committed, limit, reserved (bytes); blocks, objects, members;\n"

@@ -1,15 +1,16 @@
 /* Lock and RLock, and the methods that they share with Semaphore.
  *
- * The methods are written once, over a small table of operations for each kind;
- * semaphore.c adds its own.  Names and signatures are those of multiprocessing's
- * locks and of the SemLock inside them (_is_mine and its like), which its other
- * types are built from.
+ * These are multiprocessing's own types, under its names: kinfolk.synchronize has only their texts.
+ * Each has all methods in its own table, for the interpreter calls a method quickest on an
+ * object of just the type that has it.  They are written once, over a small table of operations for
+ * each kind; semaphore.c adds its own.
  *
  * A lock whose holder was killed is handed on, marked: acquire() then warns and
  * returns True, for the caller does hold it and should look after what it guards. */
 #include "lock.h"
 #include "args.h"
 #include "errors.h"
+#include "place.h"
 
 static bool held_by_us(const kinx_shared *self, uint32_t owner) {
     return owner && owner == kin_family_member(self->handle.family);
@@ -17,8 +18,8 @@ static bool held_by_us(const kinx_shared *self, uint32_t owner) {
 
 /* -- Lock: libkin knows which member holds it, this object which thread took it -- */
 
-static kin_err lock_acquire(kinx_shared *self, kin_deadline deadline) {
-    return kin_lock_acquire(&self->lock, deadline);
+static kin_err lock_acquire(kinx_shared *self, kin_deadline deadline, uint32_t place) {
+    return kin_lock_acquire_at(&self->lock, deadline, place);
 }
 
 static kin_err lock_release(kinx_shared *self) {
@@ -46,6 +47,7 @@ static int lock_died(const kinx_shared *self) {
 }
 
 static const kinx_lock_ops lock_ops = {
+    .is_owned = true,
     .acquire = lock_acquire,
     .release = lock_release,
     .value = lock_value,
@@ -57,8 +59,8 @@ static const kinx_lock_ops lock_ops = {
 
 /* -- RLock: libkin knows the thread, too ------------------------------------------ */
 
-static kin_err rlock_acquire(kinx_shared *self, kin_deadline deadline) {
-    return kin_rlock_acquire(&self->rlock, deadline);
+static kin_err rlock_acquire(kinx_shared *self, kin_deadline deadline, uint32_t place) {
+    return kin_rlock_acquire_at(&self->rlock, deadline, place);
 }
 
 static kin_err rlock_release(kinx_shared *self) {
@@ -83,6 +85,7 @@ static int rlock_died(const kinx_shared *self) {
 }
 
 static const kinx_lock_ops rlock_ops = {
+    .is_owned = true,
     .acquire = rlock_acquire,
     .release = rlock_release,
     .value = rlock_value,
@@ -106,45 +109,60 @@ static inline const kinx_lock_ops *ops_of(const kinx_shared *self) {
 }
 
 /* The lock is ours, and its last holder was killed. */
-static PyObject *acquired_from_the_dead(kinx_shared *self, const kinx_lock_ops *ops) {
+static int warn_of_the_dead(kinx_shared *self, const kinx_lock_ops *ops, uint32_t place) {
+    char said[KIN_OBITUARY_MAX + 1];
+    kin_lock_obituary(&self->handle, place, said);
     int warned = PyErr_WarnFormat(
         PyExc_RuntimeWarning, 1,
-        "process %d was killed while it held this %s; what the lock guards may be half-changed",
-        ops->died(self), kinx_type_label(Py_TYPE(self)));
-    if (warned == 0) Py_RETURN_TRUE;
+        "process %d%s%s%s was killed while it held this %s; what the lock guards may be "
+        "half-changed",
+        ops->died(self), said[0] ? " (" : "", said, said[0] ? ")" : "",
+        kinx_type_label(Py_TYPE(self)));
+    if (warned == 0) return 1;
     /* The warning became an exception: the caller does not get the lock. */
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     ops->release(self);
     PyErr_Restore(type, value, traceback);
-    return NULL;
+    return -1;
 }
 
-static PyObject *acquire_by(kinx_shared *self, kin_deadline deadline) {
+int kinx_lock_acquire(kinx_shared *self, kin_deadline deadline) {
     const kinx_lock_ops *ops = ops_of(self);
-    if (!ops) return kinx_raise_not_open(self);
+    if (!ops) {
+        kinx_raise_not_open(self);
+        return -1;
+    }
+    uint32_t place = ops->is_owned ? kinx_place(self->state, self->handle.family) : 0;
     kin_err err;
-    KINX_WAIT(err, deadline, ops->acquire(self, until));
-    if (err == -ETIMEDOUT) Py_RETURN_FALSE;
-    if (err < 0) return kinx_raise(self->state, err, Py_TYPE(self)->tp_name);
+    KINX_WAIT(err, deadline, ops->acquire(self, until, place));
+    if (err == -ETIMEDOUT) return 0;
+    if (err < 0) {
+        kinx_raise(self->state, err, Py_TYPE(self)->tp_name);
+        return -1;
+    }
     self->thread = PyThread_get_thread_ident();
     if (ops->acquired) ops->acquired(self);
-    if (err == KIN_OWNER_DIED) return acquired_from_the_dead(self, ops);
-    Py_RETURN_TRUE;
+    return err == KIN_OWNER_DIED ? warn_of_the_dead(self, ops, place) : 1;
 }
 
-static PyObject *acquire(kinx_shared *self, PyObject *const *args, Py_ssize_t nargs,
-                         PyObject *kwnames) {
+static PyObject *answer(int taken) {
+    if (taken < 0) return NULL;
+    return PyBool_FromLong(taken);
+}
+
+PyObject *kinx_lock_acquire_call(kinx_shared *self, PyObject *const *args, Py_ssize_t nargs,
+                                 PyObject *kwnames) {
     kin_deadline deadline;
     if (kinx_parse_wait("acquire", args, nargs, kwnames, &deadline) < 0) return NULL;
-    return acquire_by(self, deadline);
+    return answer(kinx_lock_acquire(self, deadline));
 }
 
-static PyObject *enter(kinx_shared *self, PyObject *unused) {
-    return acquire_by(self, KIN_FOREVER);
+PyObject *kinx_lock_enter(kinx_shared *self, PyObject *unused) {
+    return answer(kinx_lock_acquire(self, KIN_FOREVER));
 }
 
-static PyObject *release(kinx_shared *self, PyObject *unused) {
+PyObject *kinx_lock_release(kinx_shared *self, PyObject *unused) {
     const kinx_lock_ops *ops = ops_of(self);
     if (!ops) return kinx_raise_not_open(self);
     kin_err err = ops->release(self);
@@ -153,7 +171,16 @@ static PyObject *release(kinx_shared *self, PyObject *unused) {
 }
 
 static PyObject *leave(kinx_shared *self, PyObject *const *args, Py_ssize_t nargs) {
-    return release(self, NULL);
+    return kinx_lock_release(self, NULL);
+}
+
+bool kinx_lock_is_mine(const kinx_shared *self) {
+    const kinx_lock_ops *ops = ops_of(self);
+    return ops && ops->is_mine(self);
+}
+
+uint32_t kinx_lock_count(const kinx_shared *self) {
+    return ops_of(self)->count(self);
 }
 
 static PyObject *locked(kinx_shared *self, PyObject *unused) {
@@ -177,13 +204,13 @@ static PyObject *count(kinx_shared *self, PyObject *unused) {
 }
 
 PyMethodDef kinx_lock_methods[] = {
-    {"acquire", (PyCFunction)(void (*)(void))acquire, METH_FASTCALL | METH_KEYWORDS,
+    {"acquire", (PyCFunction)(void (*)(void))kinx_lock_acquire_call, METH_FASTCALL | METH_KEYWORDS,
      "acquire($self, /, block=True, timeout=None)\n--\n\n"
      "Take it, waiting for `timeout` seconds at most; None: for as long as it takes.\n\n"
      "True if it was taken.  RuntimeWarning, and True, if its last holder was killed\n"
      "holding it."},
-    {"release", (PyCFunction)release, METH_NOARGS, "release($self, /)\n--\n\nGive it back."},
-    {"__enter__", (PyCFunction)enter, METH_NOARGS, NULL},
+    {"release", (PyCFunction)kinx_lock_release, METH_NOARGS, "release($self, /)\n--\n\nGive it back."},
+    {"__enter__", (PyCFunction)kinx_lock_enter, METH_NOARGS, NULL},
     {"__exit__", (PyCFunction)(void (*)(void))leave, METH_FASTCALL, NULL},
     {"locked", (PyCFunction)locked, METH_NOARGS,
      "locked($self, /)\n--\n\nWould acquire() have to wait just now?"},
@@ -211,33 +238,33 @@ static PyObject *get_owner_died(kinx_shared *self, void *closure) {
     return PyLong_FromLong(pid);
 }
 
-static PyGetSetDef getset[] = {
+PyGetSetDef kinx_lock_getset[] = {
+    KINX_ATTRIBUTES_GETSET,
     {"maxvalue", (getter)kinx_lock_maxvalue, NULL, "1", NULL},
     {"owner_died", (getter)get_owner_died, NULL,
      "Process id of the last holder that was killed holding the lock, or None.", NULL},
     {NULL},
 };
 
-static PyObject *repr(kinx_shared *self) {
-    const kinx_lock_ops *ops = ops_of(self);
-    const char *state = !ops || ops->value(self) ? "free"
-                        : ops->is_mine(self)     ? "held by this thread"
-                        : ops->count(self)       ? "held by this process"
-                                                 : "held by another process";
-    return kinx_shared_repr(self, "%s", state);
+/* The words are Python's: kinfolk.synchronize. */
+PyObject *kinx_lock_repr(kinx_shared *self) {
+    if (!self->handle.family) return kinx_shared_repr(self, "");
+    kinx_state *st = self->state;
+    PyObject *describe = kinx_import(&st->describe_lock, "kinfolk.synchronize", "_describe");
+    return describe ? PyObject_CallOneArg(describe, (PyObject *)self) : NULL;
 }
 
-/* -- The two types ------------------------------------------------------------------ */
+/* -- The types ---------------------------------------------------------------------- */
 
-static int no_arguments(kinx_shared *self, PyObject *args, PyObject *kwds) {
-    if (PyTuple_GET_SIZE(args) == 0 && (!kwds || PyDict_GET_SIZE(kwds) == 0)) return 0;
-    PyErr_Format(PyExc_TypeError, "%s() takes no arguments", Py_TYPE(self)->tp_name);
-    return -1;
+int kinx_lock_no_arguments(kinx_shared *self, PyObject *args, PyObject *kwds) {
+    static char *names[] = {"ctx", NULL};
+    PyObject *ctx; /* what multiprocessing's own constructors need, and these do not */
+    return PyArg_ParseTupleAndKeywords(args, kwds, "|$O", names, &ctx) ? 0 : -1;
 }
 
 static int init(kinx_shared *self, PyObject *args, PyObject *kwds,
                 kin_err (*create)(kinx_shared *self, kin_family *family)) {
-    if (no_arguments(self, args, kwds) < 0) return -1;
+    if (kinx_lock_no_arguments(self, args, kwds) < 0) return -1;
     kin_family *family = kinx_shared_init(self);
     if (!family) return -1;
     kin_err err = create(self, family);
@@ -262,50 +289,72 @@ static int rlock_init(kinx_shared *self, PyObject *args, PyObject *kwds) {
     return init(self, args, kwds, create_rlock);
 }
 
-PyDoc_STRVAR(lock_doc, "Lock()\n--\n\n"
+PyDoc_STRVAR(semlock_doc, "What locks and semaphores have in common.");
+PyDoc_STRVAR(lock_doc, "Lock(*, ctx=None)\n--\n\n"
                        "A lock for the processes of a family, and their threads.\n\n"
-                       "Anyone may release it, whoever took it.");
-PyDoc_STRVAR(rlock_doc, "RLock()\n--\n\nA lock that the thread that holds it may take again.");
+                       "Anyone may release it, whoever took it.  If its holder is killed, the next\n"
+                       "who acquires it gets it, with a RuntimeWarning.");
+PyDoc_STRVAR(rlock_doc, "RLock(*, ctx=None)\n--\n\n"
+                        "A lock that the thread that holds it may acquire again, and must release\n"
+                        "as often.  If its holder is killed it goes on as a Lock does.");
 
-static PyType_Slot lock_slots[] = {
-    {Py_tp_doc, (void *)lock_doc},
-    {Py_tp_new, kinx_shared_new},
-    {Py_tp_init, lock_init},
+static PyObject *get_self(kinx_shared *self, void *closure) {
+    return Py_NewRef(self);
+}
+
+static PyObject *make_methods(kinx_shared *self, PyObject *unused) {
+    Py_RETURN_NONE;
+}
+
+static PyGetSetDef semlock_getset[] = {
+    {"_semlock", (getter)get_self, NULL,
+     "Where the standard library has what does the work, and those who know it look for it.", NULL},
+    {NULL},
+};
+
+static PyMethodDef semlock_methods[] = {
+    {"_make_methods", (PyCFunction)make_methods, METH_NOARGS,
+     "_make_methods($self, /)\n--\n\nNothing: they are there."},
+    {NULL},
+};
+
+static PyType_Slot semlock_slots[] = {
+    {Py_tp_doc, (void *)semlock_doc},
     {Py_tp_dealloc, kinx_shared_dealloc},
-    {Py_tp_repr, repr},
-    {Py_tp_methods, kinx_lock_methods},
-    {Py_tp_getset, getset},
+    {Py_tp_getset, semlock_getset},
+    {Py_tp_methods, semlock_methods},
     {0, NULL},
 };
 
-static PyType_Slot rlock_slots[] = {
-    {Py_tp_doc, (void *)rlock_doc},
-    {Py_tp_new, kinx_shared_new},
-    {Py_tp_init, rlock_init},
-    {Py_tp_dealloc, kinx_shared_dealloc},
-    {Py_tp_repr, repr},
-    {Py_tp_methods, kinx_lock_methods},
-    {Py_tp_getset, getset},
-    {0, NULL},
+static PyType_Spec semlock_spec = {
+    .name = "kinfolk.synchronize.SemLock",
+    .basicsize = sizeof(kinx_shared),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE |
+             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = semlock_slots,
 };
+
+static PyType_Slot lock_slots[] = {KINX_LOCK_SLOTS(lock_doc, lock_init), {0, NULL}};
+static PyType_Slot rlock_slots[] = {KINX_LOCK_SLOTS(rlock_doc, rlock_init), {0, NULL}};
 
 static PyType_Spec lock_spec = {
-    .name = "kinfolk._kin.Lock",
+    .name = "kinfolk.synchronize.Lock",
     .basicsize = sizeof(kinx_shared),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = KINX_ATTRIBUTES_FLAGS,
     .slots = lock_slots,
 };
 
 static PyType_Spec rlock_spec = {
-    .name = "kinfolk._kin.RLock",
+    .name = "kinfolk.synchronize.RLock",
     .basicsize = sizeof(kinx_shared),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = KINX_ATTRIBUTES_FLAGS,
     .slots = rlock_slots,
 };
 
 int kinx_lock_exec(PyObject *module) {
     kinx_state *st = kinx_state_of(module);
-    PyTypeObject **types = st->kind_types;
-    if (kinx_add_type(module, &lock_spec, st->shared_type, &types[KIN_KIND_LOCK]) < 0) return -1;
-    return kinx_add_type(module, &rlock_spec, st->shared_type, &types[KIN_KIND_RLOCK]);
+    PyTypeObject **types = st->kind_types, **base = &st->semlock_type;
+    if (kinx_add_type(module, &semlock_spec, st->shared_type, base) < 0) return -1;
+    if (kinx_add_type(module, &lock_spec, *base, &types[KIN_KIND_LOCK]) < 0) return -1;
+    return kinx_add_type(module, &rlock_spec, *base, &types[KIN_KIND_RLOCK]);
 }

@@ -4,6 +4,7 @@
  * file; ref.c has the base of all of them, message.c what a message is, and
  * errors.c says which error of libkin becomes which exception. */
 #include "connection.h"
+#include "place.h"
 #include "pickle/by_value.h"
 #include "pickle/pickler.h"
 #include "pickle/unpickler.h"
@@ -16,7 +17,7 @@ static int (*const parts[])(PyObject *module) = {
     kinx_semaphore_exec,  kinx_event_exec,   kinx_memory_exec,     kinx_blob_exec,
     kinx_queue_exec,      kinx_process_exec, kinx_pickler_exec,    kinx_unpickler_exec,
     kinx_by_value_exec,   kinx_transit_exec, kinx_connection_exec, kinx_wait_exec,
-    kinx_descriptor_exec,
+    kinx_descriptor_exec, kinx_condition_exec, kinx_barrier_exec,
 };
 
 static int module_exec(PyObject *module) {
@@ -30,7 +31,8 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     kinx_state *st = kinx_state_of(module);
     if (!st) return 0;
     KINX_STATE_EACH(Py_VISIT, st);
-    int err = kinx_pickler_visit(st, visit, arg);
+    int err = kinx_places_visit(st->places, visit, arg);
+    if (err == 0) err = kinx_pickler_visit(st, visit, arg);
     if (err == 0) err = kinx_unpickler_visit(st, visit, arg);
     if (err == 0) err = kinx_by_value_visit(st, visit, arg);
     return err ? err : kinx_connection_visit(st, visit, arg);
@@ -40,6 +42,7 @@ static int module_clear(PyObject *module) {
     kinx_state *st = kinx_state_of(module);
     if (!st) return 0;
     KINX_STATE_EACH(Py_CLEAR, st);
+    kinx_places_clear(st);
     kinx_pickler_clear(st);
     kinx_unpickler_clear(st);
     kinx_by_value_clear(st);

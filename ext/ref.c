@@ -119,12 +119,27 @@ PyObject *kinx_shared_new(PyTypeObject *type, PyObject *args, PyObject *kwds) {
 
 void kinx_shared_dealloc(kinx_shared *self) {
     PyTypeObject *type = Py_TYPE(self);
+    if (PyType_IS_GC(type)) PyObject_GC_UnTrack(self);
     if (self->weakrefs) PyObject_ClearWeakRefs((PyObject *)self);
+    Py_CLEAR(self->dict);
     Py_CLEAR(self->owed);
     if (self->doorbell) kinx_shared_silence(self);
     kin_handle_close(&self->handle);
     type->tp_free(self);
     Py_DECREF(type);
+}
+
+PyMemberDef kinx_attributes_members[] = {KINX_ATTRIBUTES_MEMBER, {NULL}};
+
+int kinx_attributes_traverse(kinx_shared *self, visitproc visit, void *arg) {
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->dict);
+    return 0;
+}
+
+int kinx_attributes_clear(kinx_shared *self) {
+    Py_CLEAR(self->dict);
+    return 0;
 }
 
 kin_family *kinx_shared_init(kinx_shared *self) {
@@ -157,7 +172,8 @@ static PyObject *get_ref(kinx_shared *self, void *closure) {
 /* What goes with the ref: what the class says by __getstate__, else the
  * attributes that the object was given.  New reference; None if there is nothing. */
 static PyObject *state_of(kinx_shared *self) {
-    if (Py_TYPE(self) == self->state->kind_types[self->handle.ref.kind]) Py_RETURN_NONE;
+    bool is_bare = Py_TYPE(self) == self->state->kind_types[self->handle.ref.kind] && !self->dict;
+    if (is_bare && self->handle.ref.kind != KIN_KIND_CONDITION) Py_RETURN_NONE;
 #if PY_VERSION_HEX < 0x030B0000
     /* From 3.11 on each object has this method. */
     if (!PyObject_HasAttrString((PyObject *)self, "__getstate__")) {

@@ -9,6 +9,7 @@
 typedef struct kinx_shared {
     PyObject_HEAD
     PyObject *weakrefs;
+    PyObject *dict;    /* of types with attributes, NULL until there are any (KINX_ATTRIBUTES) */
     kinx_state *state; /* borrowed */
     union {
         kin_handle handle;
@@ -16,6 +17,8 @@ typedef struct kinx_shared {
         kin_rlock rlock;
         kin_semaphore semaphore;
         kin_event event;
+        kin_condition condition;
+        kin_barrier barrier;
         kin_queue queue;
         kin_transit transit;
     };
@@ -35,6 +38,17 @@ typedef struct kinx_shared {
 /* tp_new and tp_dealloc of all of them. */
 PyObject *kinx_shared_new(PyTypeObject *type, PyObject *args, PyObject *kwds);
 void kinx_shared_dealloc(kinx_shared *self);
+/* A type whose objects can be given attributes, as they can in multiprocessing: flags, members and
+ * getters for its spec, and what the collector asks. */
+#define KINX_ATTRIBUTES_FLAGS                                                                      \
+    (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_HAVE_GC)
+#define KINX_ATTRIBUTES_MEMBER \
+    {"__dictoffset__", Py_T_PYSSIZET, offsetof(kinx_shared, dict), Py_READONLY, NULL}
+#define KINX_ATTRIBUTES_GETSET {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL}
+extern PyMemberDef kinx_attributes_members[];
+int kinx_attributes_traverse(kinx_shared *self, visitproc visit, void *arg);
+int kinx_attributes_clear(kinx_shared *self);
+
 /* Close its doorbell, if there is one (wait.c). */
 void kinx_shared_silence(kinx_shared *self);
 

@@ -6,7 +6,7 @@
 #include "errors.h"
 #include "lock.h"
 
-static kin_err acquire(kinx_shared *self, kin_deadline deadline) {
+static kin_err acquire(kinx_shared *self, kin_deadline deadline, uint32_t place) {
     return kin_semaphore_acquire(&self->semaphore, deadline);
 }
 
@@ -54,12 +54,7 @@ const kinx_lock_ops kinx_semaphore_ops = {
 
 /* -- The type ------------------------------------------------------------- */
 
-static int init(kinx_shared *self, PyObject *args, PyObject *kwds) {
-    static char *names[] = {"value", "maxvalue", NULL};
-    long long value = 1, max = KIN_SEMAPHORE_MAX;
-    if (!PyArg_ParseTupleAndKeywords(args, kwds, "|LL:Semaphore", names, &value, &max)) {
-        return -1;
-    }
+static int create(kinx_shared *self, long long value, long long max) {
     if (value < 0 || max < value || max > (long long)KIN_SEMAPHORE_MAX) {
         PyErr_SetString(PyExc_ValueError, "semaphore needs 0 <= value <= maxvalue <= 2**31 - 1");
         return -1;
@@ -72,36 +67,54 @@ static int init(kinx_shared *self, PyObject *args, PyObject *kwds) {
     return -1;
 }
 
-static PyObject *repr(kinx_shared *self) {
-    if (!self->handle.family) return kinx_shared_repr(self, "");
-    return kinx_shared_repr(self, "value=%u maxvalue=%u", value(self), max(self));
+static int init(kinx_shared *self, PyObject *args, PyObject *kwds) {
+    static char *names[] = {"value", "maxvalue", "ctx", NULL};
+    long long value = 1, max = KIN_SEMAPHORE_MAX;
+    PyObject *ctx;
+    if (!PyArg_ParseTupleAndKeywords(args, kwds, "|LL$O:Semaphore", names, &value, &max, &ctx))
+        return -1;
+    return create(self, value, max);
 }
 
-static PyGetSetDef getset[] = {
-    {"maxvalue", (getter)kinx_lock_maxvalue, NULL, "The most that the value can be.", NULL},
-    {NULL},
-};
+static int bounded_init(kinx_shared *self, PyObject *args, PyObject *kwds) {
+    static char *names[] = {"value", "ctx", NULL};
+    long long value = 1;
+    PyObject *ctx;
+    if (!PyArg_ParseTupleAndKeywords(args, kwds, "|L$O:BoundedSemaphore", names, &value, &ctx))
+        return -1;
+    return create(self, value, value);
+}
 
-PyDoc_STRVAR(doc, "Semaphore(value=1, maxvalue=2147483647)\n--\n\n"
-                  "A count of what is free.\n\n"
+PyDoc_STRVAR(doc, "Semaphore(value=1, maxvalue=2147483647, *, ctx=None)\n--\n\n"
+                  "A count that acquire() lowers, waiting at 0, and release() raises.\n\n"
                   "release() past `maxvalue` raises ValueError.");
+PyDoc_STRVAR(bounded_doc, "BoundedSemaphore(value=1, *, ctx=None)\n--\n\n"
+                          "A semaphore that does not rise above where it began: release() raises\n"
+                          "ValueError.");
 
-static PyType_Slot slots[] = {
-    {Py_tp_doc, (void *)doc}, {Py_tp_new, kinx_shared_new},
-    {Py_tp_init, init},       {Py_tp_dealloc, kinx_shared_dealloc},
-    {Py_tp_repr, repr},       {Py_tp_methods, kinx_lock_methods},
-    {Py_tp_getset, getset},   {0, NULL},
-};
+static PyType_Slot slots[] = {KINX_LOCK_SLOTS(doc, init), {0, NULL}};
+static PyType_Slot bounded_slots[] = {KINX_LOCK_SLOTS(bounded_doc, bounded_init), {0, NULL}};
 
 static PyType_Spec spec = {
-    .name = "kinfolk._kin.Semaphore",
+    .name = "kinfolk.synchronize.Semaphore",
     .basicsize = sizeof(kinx_shared),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = KINX_ATTRIBUTES_FLAGS,
     .slots = slots,
+};
+
+static PyType_Spec bounded_spec = {
+    .name = "kinfolk.synchronize.BoundedSemaphore",
+    .basicsize = sizeof(kinx_shared),
+    .flags = KINX_ATTRIBUTES_FLAGS,
+    .slots = bounded_slots,
 };
 
 int kinx_semaphore_exec(PyObject *module) {
     kinx_state *st = kinx_state_of(module);
+    PyTypeObject **type = &st->kind_types[KIN_KIND_SEMAPHORE], *bounded = NULL;
     if (PyModule_AddIntConstant(module, "SEM_VALUE_MAX", KIN_SEMAPHORE_MAX) < 0) return -1;
-    return kinx_add_type(module, &spec, st->shared_type, &st->kind_types[KIN_KIND_SEMAPHORE]);
+    if (kinx_add_type(module, &spec, st->semlock_type, type) < 0) return -1;
+    int err = kinx_add_type(module, &bounded_spec, *type, &bounded);
+    Py_XDECREF(bounded); /* the module has it */
+    return err;
 }

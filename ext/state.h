@@ -29,6 +29,7 @@ typedef struct kinx_state {
     /* Types: the base of all that lives in the arena, one for each kind of
      * object that a ref can name, and the message. */
     PyTypeObject *shared_type;
+    PyTypeObject *semlock_type; /* the base of locks and semaphores */
     PyTypeObject *kind_types[KINX_KINDS];
     PyTypeObject *blob_type;
     PyTypeObject *doorbell_type;
@@ -37,6 +38,7 @@ typedef struct kinx_state {
     PyObject *open; /* kinfolk._kin._open, which pickles of refs call */
 
     struct kinx_kept *kept;                   /* Blobs with views: see blob.c */
+    struct kinx_places *places;               /* place.c */
     struct kinx_pickler_state *pickler;       /* pickle/dump.c */
     struct kinx_unpickler_state *unpickler;   /* pickle/unpickler.c */
     struct kinx_by_value_state *by_value;     /* pickle/by_value.c */
@@ -45,6 +47,8 @@ typedef struct kinx_state {
 
     /* Imported when first needed: see kinx_import. */
     PyObject *queue_full, *queue_empty;                    /* queue.Full, queue.Empty */
+    PyObject *broken_barrier;                              /* threading.BrokenBarrierError */
+    PyObject *describe_lock;                               /* kinfolk.synchronize's */
     PyObject *queue_shutdown;                              /* kinfolk.queues.ShutDown */
     PyObject *extra_reducers, *late_reducers, *learn_late; /* kinfolk.reduction's */
 } kinx_state;
@@ -53,6 +57,7 @@ typedef struct kinx_state {
 #define KINX_STATE_EACH(visit, st)                                                       \
     do {                                                                                 \
         visit((st)->shared_type);                                                        \
+        visit((st)->semlock_type);                                                       \
         for (int kind_ = 0; kind_ < KINX_KINDS; kind_++) visit((st)->kind_types[kind_]); \
         visit((st)->blob_type);                                                          \
         visit((st)->doorbell_type);                                                      \
@@ -60,6 +65,8 @@ typedef struct kinx_state {
         visit((st)->open);                                                               \
         visit((st)->queue_full);                                                         \
         visit((st)->queue_empty);                                                        \
+        visit((st)->broken_barrier);                                                     \
+        visit((st)->describe_lock);                                                      \
         visit((st)->queue_shutdown);                                                     \
         visit((st)->extra_reducers);                                                     \
         visit((st)->late_reducers);                                                      \
@@ -96,6 +103,8 @@ int kinx_ref_exec(PyObject *module);
 int kinx_lock_exec(PyObject *module);
 int kinx_semaphore_exec(PyObject *module);
 int kinx_event_exec(PyObject *module);
+int kinx_condition_exec(PyObject *module);
+int kinx_barrier_exec(PyObject *module);
 int kinx_memory_exec(PyObject *module);
 int kinx_blob_exec(PyObject *module);
 int kinx_descriptor_exec(PyObject *module);

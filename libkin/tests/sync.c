@@ -146,9 +146,9 @@ static void *meet_at_barrier(void *unused) {
     for (uint32_t round = 0; round < 500; round++) {
         kin_seat seat;
         uint32_t index;
+        CHECK_EQ(atomic_load(&shared()->round), round);
         kin_err err = kin_barrier_arrive(&barrier, &seat, &index, KIN_FOREVER);
         CHECK(err == (index == WORKERS - 1 ? KIN_BARRIER_LAST : 0));
-        CHECK_EQ(atomic_load(&shared()->round), round);
         if (err) {
             atomic_store(&shared()->round, round + 1);
             CHECK_EQ(kin_barrier_release(&barrier, &seat), 0);
@@ -205,6 +205,8 @@ static void barrier_breaks_and_is_mended(void) {
     CHECK_EQ(kin_barrier_arrive(&two, &seat, &index, KIN_NOW), 0);
     CHECK_EQ(kin_barrier_waiting(&two), 1);
     CHECK_EQ(kin_barrier_wait(&two, &seat, kin_deadline_after(1000000)), -ETIMEDOUT);
+    CHECK(!kin_barrier_is_broken(&two));
+    CHECK_EQ(kin_barrier_give_up(&two, &seat), KIN_EBROKEN);
     CHECK(kin_barrier_is_broken(&two));
     CHECK_EQ(kin_barrier_waiting(&two), 0);
     CHECK_EQ(kin_barrier_arrive(&two, &seat, &index, KIN_NOW), KIN_EBROKEN);

@@ -268,8 +268,10 @@ class BaseProcess:
     def _take_over(self, parent_sentinel):
         """Become the current process of an interpreter that was another process until now."""
         global _current_process, _parent_process, _process_counter, _children
-        from . import context, util
+        from . import _kin, context, util
 
+        _kin.set_member_name(self.name)
+        self._join_barriers()
         if self._start_method is not None:
             context._force_start_method(self._start_method)
         _process_counter = itertools.count(1)
@@ -287,6 +289,14 @@ class BaseProcess:
             # Not before: what the old process object keeps alive may be finalized only when those
             # who registered for it know that they are in a child.
             del before
+
+    def _join_barriers(self):
+        """Be a party of the barriers among the arguments, which break if this process is killed."""
+        module = sys.modules.get("kinfolk._barrier")
+        if module is not None:
+            for value in (*self._args, *self._kwargs.values()):
+                if isinstance(value, module.Barrier):
+                    value._join()
 
     @staticmethod
     def _after_fork():

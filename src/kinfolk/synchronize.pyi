@@ -1,53 +1,20 @@
 import threading
-from collections.abc import Callable
-from typing import TypeVar
 
 from . import _kin
-from .context import BaseContext
+from ._kin import (
+    SEM_VALUE_MAX,
+    BoundedSemaphore,
+    Condition,
+    Event,
+    Lock,
+    RLock,
+    Semaphore,
+    SemLock,
+)
 
 __all__ = ["BoundedSemaphore", "Condition", "Event", "Lock", "RLock", "Semaphore"]
 
-_T = TypeVar("_T")
-
 RECURSIVE_MUTEX: int
 SEMAPHORE: int
-SEM_VALUE_MAX: int
 
-class SemLock: ...
-
-class Lock(SemLock, _kin.Lock):
-    def __init__(self, *, ctx: BaseContext | None = None) -> None: ...
-
-class RLock(SemLock, _kin.RLock):
-    def __init__(self, *, ctx: BaseContext | None = None) -> None: ...
-
-class Semaphore(SemLock, _kin.Semaphore):
-    def __init__(self, value: int = 1, *, ctx: BaseContext | None = None) -> None: ...
-
-class BoundedSemaphore(Semaphore): ...
-
-class Event(_kin.Event):
-    def __init__(self, *, ctx: BaseContext | None = None) -> None: ...
-
-class Condition:
-    def __init__(
-        self, lock: Lock | RLock | None = None, *, ctx: BaseContext | None = None
-    ) -> None: ...
-    def acquire(self, block: bool = True, timeout: float | None = None) -> bool: ...
-    def release(self) -> None: ...
-    def __enter__(self) -> bool: ...
-    def __exit__(self, *args: object) -> None: ...
-    def wait(self, timeout: float | None = None) -> bool: ...
-    def wait_for(self, predicate: Callable[[], _T], timeout: float | None = None) -> _T: ...
-    def notify(self, n: int = 1) -> None: ...
-    def notify_all(self) -> None: ...
-
-class Barrier(threading.Barrier):
-    def __init__(
-        self,
-        parties: int,
-        action: Callable[[], object] | None = None,
-        timeout: float | None = None,
-        *,
-        ctx: BaseContext | None = None,
-    ) -> None: ...
+class Barrier(_kin.Barrier, threading.Barrier): ...  # type: ignore[misc]

@@ -1,15 +1,17 @@
 """The face of the locks: what multiprocessing says of them, and conditions and barriers."""
 
+import gc
 import pickle
 import signal
 import sys
 import threading
 import time
+import weakref
 
 import pytest
 
 import kinfolk
-from kinfolk import synchronize
+from kinfolk import _kin, synchronize
 
 METHODS = ("fork", "spawn", "forkserver")
 
@@ -210,10 +212,12 @@ def test_waits_that_were_given_up_take_no_notification():
 
 def test_waits_that_were_given_up_do_not_pile_up():
     condition = kinfolk.Condition()
+    before = _kin.stats()["blocks"]
     with condition:
-        for _ in range(100):
+        for _ in range(1000):
             condition.wait(0)
-    assert condition._turns.qsize() < 5
+    assert _kin.stats()["blocks"] == before
+    assert repr(condition).endswith(", 0)>")
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -234,6 +238,66 @@ def test_one_that_died_waiting_is_passed_over(method):
         condition.notify()
     assert queue.get(timeout=60) is True
     second.join()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_one_that_was_called_and_died_passes_the_call_on(method):
+    ctx = kinfolk.get_context(method)
+    condition, queue = ctx.Condition(), ctx.Queue()
+    first, second = (
+        ctx.Process(target=wait_and_tell, args=(condition, queue), daemon=True) for _ in range(2)
+    )
+    for child in (first, second):
+        child.start()
+        queue.get()
+        with condition:  # it has given up the lock: it waits
+            pass
+    with condition:
+        condition.notify()  # it can't go on before it has the lock
+        first.kill()
+        first.join()
+    assert queue.get(timeout=60) is True
+    second.join()
+
+
+def test_the_news_of_a_death_say_who_and_where(ctx):
+    lock, taken = ctx.RLock(), ctx.Event()
+    child = ctx.Process(target=take_and_stay, args=(lock, taken), name="Ida")
+    child.start()
+    taken.wait()
+    child.kill()
+    child.join()
+    told = rf"process {child.pid} \(Ida, .*test_synchronize.py:\d+ in take_and_stay\) was killed"
+    with pytest.warns(RuntimeWarning, match=told), lock:
+        pass
+    assert lock.owner_died == child.pid
+
+
+def take_and_stay(lock, taken):
+    with lock:
+        taken.set()
+        signal.pause()
+
+
+def test_a_condition_takes_the_lock_of_a_killed_process_back(ctx):
+    condition, taken = ctx.Condition(), ctx.Event()
+    child = ctx.Process(target=take_and_stay, args=(condition, taken))
+    with pytest.warns(RuntimeWarning, match="was killed while it held this synchronize.RLock"):
+        with condition:
+            child.start()
+            threading.Thread(target=kill_after, args=(child, taken)).start()
+            assert condition.wait(0.2) is False  # it waits for the lock, too
+        child.join()
+
+
+def kill_after(child, taken):
+    taken.wait()
+    child.kill()
+
+
+def test_a_condition_wants_a_lock_of_ours():
+    with pytest.raises(TypeError, match="a lock that processes can share"):
+        kinfolk.Condition(threading.Lock())
 
 
 def wait_and_tell(condition, queue):
@@ -286,3 +350,92 @@ def test_the_action_of_a_barrier_runs_once():
     barrier = kinfolk.Barrier(1, action=lambda: done.append(time.monotonic()))
     assert barrier.wait() == 0
     assert len(done) == 1 and barrier.parties == 1
+
+
+def test_an_action_that_raises_breaks_the_barrier():
+    barrier = kinfolk.Barrier(2, action=lambda: 1 / 0)
+    outcomes = []
+
+    def wait():
+        try:
+            barrier.wait(60)
+        except (ZeroDivisionError, threading.BrokenBarrierError) as error:
+            outcomes.append(type(error).__name__)
+
+    threads = [threading.Thread(target=wait) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["BrokenBarrierError", "ZeroDivisionError"]
+    assert barrier.broken and barrier.party_died is None
+    barrier.reset()
+    assert not barrier.broken
+
+
+def test_a_barrier_is_one_of_threading():
+    barrier = kinfolk.Barrier(2, timeout=0.01)
+    assert isinstance(barrier, threading.Barrier)
+    with pytest.raises(threading.BrokenBarrierError):
+        barrier.wait()
+    with pytest.raises(ValueError):
+        kinfolk.Barrier(0)
+    barrier.name = "Ida"
+    assert copy(barrier).name == "Ida" and copy(barrier).broken
+
+
+@pytest.mark.parametrize("when", ["waiting", "before"])
+def test_a_party_that_is_killed_breaks_the_barrier(ctx, when):
+    barrier, queue = ctx.Barrier(3), ctx.Queue()
+    victim = ctx.Process(target=come_to, args=(barrier, queue, when == "waiting"))
+    other = ctx.Process(target=come_to, args=(barrier, queue, True))
+    victim.start()
+    other.start()
+    assert {queue.get(), queue.get()} == {"here"}
+    victim.kill()
+    with pytest.raises(threading.BrokenBarrierError, match=f"process {victim.pid}, a party"):
+        barrier.wait()
+    assert queue.get(timeout=60) == "broken"
+    assert barrier.broken and barrier.party_died == victim.pid
+    for child in (victim, other):
+        child.join()
+    barrier.reset()
+    children = [ctx.Process(target=pass_twice, args=(barrier, queue)) for _ in range(2)]
+    for child in children:
+        child.start()
+    pass_twice(barrier, queue)
+    for child in children:
+        child.join()
+
+
+def come_to(barrier, queue, at_once):
+    queue.put("here")
+    if not at_once:
+        signal.pause()
+    try:
+        barrier.wait()
+    except threading.BrokenBarrierError:
+        queue.put("broken")
+
+
+def test_a_party_that_ends_normally_breaks_nothing(ctx):
+    barrier, queue = ctx.Barrier(2), ctx.Queue()
+    for _ in range(2):
+        child = ctx.Process(target=pass_twice, args=(barrier, queue))
+        child.start()
+        pass_twice(barrier, queue)
+        child.join()
+    assert not barrier.broken
+    assert sorted(queue.get() for _ in range(8)) == [0, 0, 0, 0, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("make", ["Lock", "RLock", "Semaphore", "BoundedSemaphore", "Event", "Condition"])
+def test_attributes_travel(make):
+    thing = getattr(kinfolk, make)()
+    assert type(copy(thing)) is type(thing) is getattr(synchronize, make)
+    thing.name, thing.self = "Ida", thing
+    assert copy(thing).name == "Ida" and vars(thing)["name"] == "Ida"
+    gone = weakref.ref(thing)
+    del thing
+    gc.collect()
+    assert gone() is None

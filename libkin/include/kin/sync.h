@@ -165,12 +165,14 @@ KIN_API void kin_barrier_close(kin_barrier *barrier);
 #define KIN_BARRIER_LAST 2
 KIN_API KIN_NODISCARD kin_err kin_barrier_arrive(kin_barrier *barrier, kin_seat *seat,
                                                  uint32_t *index, kin_deadline deadline);
-/* 0: all were there.  KIN_EBROKEN.  -ETIMEDOUT: it is broken now.  -EINTR: call again, or
+/* 0: all were there.  KIN_EBROKEN.  -ETIMEDOUT and -EINTR: call again, or kin_barrier_give_up, or
  * kin_barrier_leave. */
 KIN_API KIN_NODISCARD kin_err kin_barrier_wait(kin_barrier *barrier, const kin_seat *seat,
                                                kin_deadline deadline);
 /* For the last one: let all go.  KIN_EBROKEN if it was broken or reset meanwhile. */
 KIN_API KIN_NODISCARD kin_err kin_barrier_release(kin_barrier *barrier, const kin_seat *seat);
+/* Wait no longer: the barrier breaks, KIN_EBROKEN, unless at the last moment all were there, 0. */
+KIN_API kin_err kin_barrier_give_up(kin_barrier *barrier, const kin_seat *seat);
 /* Go without the others, as if one had not come. */
 KIN_API void kin_barrier_leave(kin_barrier *barrier, const kin_seat *seat);
 /* Break it. */

@@ -229,14 +229,13 @@ static bool is_over(const void *taken) {
     return state != WAITING && state != LAST;
 }
 
-/* Too late: unless it was let go at the last moment, the barrier breaks for all. */
-static kin_err time_out(kin_family *family, kin_barrier_shm *shm, const kin_seat *seat) {
+kin_err kin_barrier_give_up(kin_barrier *barrier, const kin_seat *seat) {
+    kin_family *family = barrier->handle.family;
+    kin_barrier_shm *shm = barrier->handle.shm;
     lock(family, shm);
-    bool too_late = !is_over(seat);
-    if (too_late) break_it(family, shm, 0);
+    if (!is_over(seat)) break_it(family, shm, 0);
     unlock(shm);
-    kin_err err = answer(seat);
-    return too_late ? -ETIMEDOUT : err;
+    return answer(seat);
 }
 
 kin_err kin_barrier_wait(kin_barrier *barrier, const kin_seat *seat, kin_deadline deadline) {
@@ -246,7 +245,6 @@ kin_err kin_barrier_wait(kin_barrier *barrier, const kin_seat *seat, kin_deadlin
     kin_err err;
     while ((err = answer(seat)) == -EAGAIN) {
         err = park(family, shm, (uint32_t)seat->number, deadline);
-        if (err == -ETIMEDOUT) return time_out(family, shm, seat);
         if (err) return err;
     }
     return err;
