@@ -427,28 +427,10 @@ def start_forkserver(mp):
     return start_and_join(mp, "forkserver", 50)
 
 
-# -- Locks -----------------------------------------------------------------------------
-
-
-@case("µs")
-def lock_with(mp):
-    lock = mp.Lock()
-    began = time.perf_counter()
-    for _ in range(300_000):
-        with lock:
-            pass
-    return (time.perf_counter() - began) / 300_000 * 1e6
-
-
-@case("µs")
-def lock_create(mp):
-    began = time.perf_counter()
-    for _ in range(5_000):
-        mp.Lock()
-    return (time.perf_counter() - began) / 5_000 * 1e6
-
-
 if __name__ == "__main__":
+    import sync_cases  # noqa: F401
+    from cases import CASES  # not this page's: the one that the other has added to
+
     package, name = sys.argv[1:]
     if package in ("multiprocessing", "kinfolk"):
         module = importlib.import_module(package)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 
 import peers
+import sync_cases  # noqa: F401
 from cases import CASES
 from rich.console import Console
 from rich.progress import track
