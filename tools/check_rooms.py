@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Check that the tree is in order; print what is not, exit 1 if anything.
 
-- The rooms of libkin stand on one another: os < family < sync < queue < channel
+- The rooms of libkin stand on one another: os < family < sync < table < queue < channel
   < process < pickle.  A file may include its own room and lower ones, never a
   higher one.  kin/base.h lies below them all; kin.h, the umbrella, is for users.
 - libkin knows no Python: nothing in it includes Python.h.
@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBKIN = ROOT / "libkin"
-ROOMS = ["base", "os", "family", "sync", "queue", "channel", "process", "pickle"]
+ROOMS = ["base", "os", "family", "sync", "table", "queue", "channel", "process", "pickle"]
 # A room's public header has its name; these are further ones.
 HEADERS = {
     "locker": "family",

@@ -21,7 +21,10 @@
 
 #include "kin/base.h"
 #include "kin/channel.h"
+#include "kin/dict.h"
+#include "kin/entry.h"
 #include "kin/family.h"
+#include "kin/list.h"
 #include "kin/locker.h"
 #include "kin/message.h"
 #include "kin/pickle.h"

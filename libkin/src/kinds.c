@@ -8,6 +8,7 @@
 #include "family/watch.h"
 #include "queue/queue_kinds.h"
 #include "sync/sync_kinds.h"
+#include "table/table_kinds.h"
 
 const kin__kind kin__kinds[KIN_KINDS] = {
     [KIN_KIND_LOCK] = {.end = kin__lock_end,
@@ -29,6 +30,10 @@ const kin__kind kin__kinds[KIN_KINDS] = {
     [KIN_KIND_CONDITION] = {.end = kin__condition_end, .bury = kin__condition_bury},
     [KIN_KIND_BARRIER] = {.end = kin__barrier_end, .bury = kin__barrier_bury},
     [KIN_KIND_SEATS] = {.end = kin__seats_end},
+    [KIN_KIND_DICT] = {.end = kin__dict_end},
+    [KIN_KIND_LIST] = {.end = kin__list_end},
+    [KIN_KIND_ENTRY] = {.end = kin__entry_end},
+    [KIN_KIND_DROPPED] = {.end = kin__dropped_end},
     [KIN_KIND_QUEUE] = {.end = kin__queue_end,
                         .bury = kin__queue_bury,
                         .is_ready = kin__queue_is_ready,

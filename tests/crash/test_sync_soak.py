@@ -35,10 +35,11 @@ class Board:
         self.condition = context.Condition(context.Lock())
         self.barrier = context.Barrier(PARTIES)
         self.stop = context.Event()
-        self.memory = _kin.Memory(8 * 8)
+        self.memory = _kin.Memory(5 * 8)
+        self.born = _kin.Memory(len(ROLES))
 
     def cells(self):
-        """left, right (guarded by the lock); made, eaten (by the condition); rounds; finished."""
+        """left, right (guarded by the lock); made, eaten (by the condition); rounds."""
         return memoryview(self.memory).cast("B").cast("Q")
 
 
@@ -48,6 +49,11 @@ def listen():
     warnings.simplefilter("always", RuntimeWarning)
     warnings.showwarning = lambda *args, **kwds: told.append(args[0])
     return told
+
+
+def work(role, place, board, barrier=None):
+    memoryview(board.born)[place] = 1
+    globals()[role](board)
 
 
 def locker(board):
@@ -98,22 +104,31 @@ def party(board):
 class Crew:
     def __init__(self, context, board, rng):
         self.context, self.board, self.random = context, board, rng
-        self.members = [self.hire(role) for role in ROLES]
+        self.members = [self.hire(role, place) for place, role in enumerate(ROLES)]
 
-    def hire(self, role):
-        process = self.context.Process(target=globals()[role], args=(self.board,), daemon=True)
+    def hire(self, role, place):
+        memoryview(self.board.born)[place] = 0
+        args = (role, place, self.board, self.board.barrier)  # so that it is a party at once
+        if role != "party":
+            args = args[:3]
+        process = self.context.Process(target=work, args=args, daemon=True)
         process.start()
         return role, process
 
     def kill_one(self):
+        """One that is born: what a process killed in its birth holds is given back later
+        (docs/family.md)."""
         time.sleep(self.random.random() * 0.006)  # the random moment, not a wait for anything
-        place = self.random.randrange(len(self.members))
+        born = [place for place, is_born in enumerate(memoryview(self.board.born)) if is_born]
+        if not born:
+            return
+        place = self.random.choice(born)
         role, process = self.members[place]
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL, (role, process.exitcode)
         process.close()
-        self.members[place] = self.hire(role)
+        self.members[place] = self.hire(role, place)
         if role == "party":
             self.board.barrier.reset()
 

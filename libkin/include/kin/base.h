@@ -70,6 +70,12 @@ KIN_API kin_deadline kin_clock(void);
  * KIN_FOREVER. */
 KIN_API kin_deadline kin_deadline_after(int64_t ns);
 
+/* Some bytes of a message, which lie where they are. */
+typedef struct kin_part {
+    const void *data;
+    size_t len;
+} kin_part;
+
 /* Say that `len` bytes of private memory from `start` on are about to be filled: the system may
  * give large pages, which take a fraction of the time to come by.  Only a hint. */
 KIN_API void kin_pages_expect(void *start, size_t len);

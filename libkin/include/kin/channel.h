@@ -57,11 +57,6 @@ KIN_API KIN_NODISCARD kin_err kin_channel_recv_len(kin_channel *channel, uint64_
 KIN_API KIN_NODISCARD kin_err kin_channel_recv(kin_channel *channel, void *data, size_t len,
                                                size_t *done, kin_deadline deadline);
 
-typedef struct kin_part {
-    const void *data;
-    size_t len;
-} kin_part;
-
 /* A message on its way out: `count` parts, one behind the other. */
 typedef struct kin_sending {
     const kin_part *parts; /* the caller's, until it is sent */

@@ -55,6 +55,9 @@ enum {
     KIN_KIND_PASSAGES = 35, /* further holds of a transit */
     KIN_KIND_TEXTS = 36,    /* short texts: texts.c */
     KIN_KIND_SEATS = 37,    /* further threads that wait at a condition or a barrier: seats.c */
+    KIN_KIND_ENTRY = 38,    /* of a dict or a list: entry.c */
+    KIN_KIND_SLOTS = 39,    /* the array of a dict or a list: what its places hold is theirs */
+    KIN_KIND_DROPPED = 40,  /* such an array, whose places are given back with it */
 };
 
 #define KIN_TAG(state, kind, low) \
@@ -95,7 +98,7 @@ typedef struct kin_mutex_shm {
 
 /* Stores that happen together or not at all, whoever dies: guarded by the
  * refs mutex, done again by the next holder if the last one died armed. */
-#define KIN_JOURNAL_STORES 3
+#define KIN_JOURNAL_STORES 10
 typedef struct kin_journal_shm {
     _Atomic uint32_t armed; /* how many stores are to be done; 0: none */
     uint32_t pad;

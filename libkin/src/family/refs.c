@@ -138,6 +138,52 @@ void kin__ref_out_of(kin_family *family, _Atomic uint64_t *place) {
     if (last) end_object(family, off, block);
 }
 
+/* -- Changes of several words -------------------------------------------------------- */
+
+kin__change kin__change_begin(kin_family *family) {
+    lock(family);
+    return (kin__change){.family = family};
+}
+
+void kin__change_store(kin__change *change, _Atomic uint64_t *word, uint64_t value) {
+    plan(change->family, change->count++, word, value);
+}
+
+static uint64_t class_bits(kin_block_shm *block) {
+    return atomic_load_explicit(&block->tag, memory_order_relaxed) & KIN_TAG_CLASS_BITS;
+}
+
+void kin__change_share(kin__change *change, uint64_t off, unsigned kind, _Atomic uint64_t *place) {
+    kin_block_shm *block = kin__block(change->family, off);
+    kin__change_store(change, place, off);
+    kin__change_store(change, &block->count, 1);
+    kin__change_store(change, &block->tag, KIN_TAG(KIN_OBJECT, kind, 0) | class_bits(block));
+    atomic_fetch_sub_explicit(&change->family->hands, 1, memory_order_relaxed);
+}
+
+bool kin__change_drop(kin__change *change, uint64_t off) {
+    kin_block_shm *block = kin__block(change->family, off);
+    uint64_t count = count_of(block) - 1;
+    kin__change_store(change, &block->count, count);
+    if (count == 0) kin__change_kind(change, off, KIN_TAG_KIND(kin__block_tag(block)));
+    return count == 0;
+}
+
+void kin__change_kind(kin__change *change, uint64_t off, unsigned kind) {
+    kin_block_shm *block = kin__block(change->family, off);
+    uint64_t hand = KIN_TAG(KIN_HAND, kind, kin__token(change->family));
+    kin__change_store(change, &block->tag, hand | class_bits(block));
+}
+
+void kin__change_end(kin__change *change) {
+    carry_out(change->family, change->count);
+    unlock(change->family);
+}
+
+void kin__object_end(kin_family *family, uint64_t off) {
+    end_object(family, off, kin__block(family, off));
+}
+
 /* -- This member's table of holds ------------------------------------------------ */
 
 static _Atomic uint64_t *entry(kin_family *family, uint32_t index) {

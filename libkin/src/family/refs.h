@@ -36,6 +36,25 @@ KIN_NODISCARD kin_err kin__ref_into(kin_family *family, const kin_ref *ref,
                                     _Atomic uint64_t *place);
 void kin__ref_out_of(kin_family *family, _Atomic uint64_t *place);
 
+/* A change of several words that happens whole or not at all, whoever dies: begin, say what is to
+ * be stored, end.  In between the refs mutex is held: nothing else is to be done, and at most
+ * KIN_JOURNAL_STORES words are stored. */
+typedef struct kin__change {
+    kin_family *family;
+    uint32_t count;
+} kin__change;
+kin__change kin__change_begin(kin_family *family);
+void kin__change_store(kin__change *change, _Atomic uint64_t *word, uint64_t value);
+/* A block in this member's hands becomes an object that the place holds: three stores. */
+void kin__change_share(kin__change *change, uint64_t off, unsigned kind, _Atomic uint64_t *place);
+/* An object has one holder less, two stores; the caller sees to the place.  True: it was the last
+ * one, and after the change the object is to be ended, by kin__object_end. */
+KIN_NODISCARD bool kin__change_drop(kin__change *change, uint64_t off);
+/* A block in this member's hands is of another kind from now on. */
+void kin__change_kind(kin__change *change, uint64_t off, unsigned kind);
+void kin__change_end(kin__change *change);
+void kin__object_end(kin_family *family, uint64_t off);
+
 /* Finish what a dead holder of the refs mutex began. */
 void kin__refs_settle(kin_family *family);
 
