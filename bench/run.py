@@ -13,6 +13,7 @@ import subprocess
 import sys
 
 import peers
+import shared_cases  # noqa: F401
 import sync_cases  # noqa: F401
 from cases import CASES
 from rich.console import Console

@@ -53,6 +53,14 @@ int kinx_fill_slots(const char *func, const kinx_parameters *params, PyObject **
     return 0;
 }
 
+bool kinx_positional(const char *func, Py_ssize_t nargs, int least, int most) {
+    if (nargs >= least && nargs <= most) return true;
+    PyErr_Format(PyExc_TypeError, "%s expected %s %d argument%s, got %zd", func,
+                 nargs < least ? "at least" : "at most", nargs < least ? least : most,
+                 (nargs < least ? least : most) == 1 ? "" : "s", nargs);
+    return false;
+}
+
 enum { OBJ, BLOCK, TIMEOUT, PARAMETERS };
 
 static int fill_slots(const char *func, PyObject **slots, int first, PyObject *const *args,

@@ -16,6 +16,9 @@ typedef struct kinx_parameters {
 int kinx_fill_slots(const char *func, const kinx_parameters *params, PyObject **slots,
                     PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 
+/* Whether so many arguments, all by place, are enough and not too many.  Raises TypeError. */
+bool kinx_positional(const char *func, Py_ssize_t nargs, int least, int most);
+
 /* The deadline that (block, timeout) means; each may be NULL, for what it is by default.
  * Raises TypeError, ValueError (NaN). */
 int kinx_deadline_of(PyObject *block, PyObject *timeout, kin_deadline *out);

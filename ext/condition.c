@@ -199,7 +199,7 @@ static int init(kinx_waiting *self, PyObject *args, PyObject *kwds) {
 /* What travels beside the ref: the lock, and what attributes there are. */
 static PyObject *get_state(kinx_waiting *self, PyObject *unused) {
     kinx_shared *lock = lock_of(self);
-    PyObject *dict = self->shared.dict ? self->shared.dict : Py_None;
+    PyObject *dict = self->shared.attributes ? self->shared.attributes : Py_None;
     return lock ? PyTuple_Pack(2, (PyObject *)lock, dict) : NULL;
 }
 

@@ -121,7 +121,7 @@ void kinx_shared_dealloc(kinx_shared *self) {
     PyTypeObject *type = Py_TYPE(self);
     if (PyType_IS_GC(type)) PyObject_GC_UnTrack(self);
     if (self->weakrefs) PyObject_ClearWeakRefs((PyObject *)self);
-    Py_CLEAR(self->dict);
+    Py_CLEAR(self->attributes);
     Py_CLEAR(self->owed);
     if (self->doorbell) kinx_shared_silence(self);
     kin_handle_close(&self->handle);
@@ -133,12 +133,12 @@ PyMemberDef kinx_attributes_members[] = {KINX_ATTRIBUTES_MEMBER, {NULL}};
 
 int kinx_attributes_traverse(kinx_shared *self, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE(self));
-    Py_VISIT(self->dict);
+    Py_VISIT(self->attributes);
     return 0;
 }
 
 int kinx_attributes_clear(kinx_shared *self) {
-    Py_CLEAR(self->dict);
+    Py_CLEAR(self->attributes);
     return 0;
 }
 
@@ -172,7 +172,7 @@ static PyObject *get_ref(kinx_shared *self, void *closure) {
 /* What goes with the ref: what the class says by __getstate__, else the
  * attributes that the object was given.  New reference; None if there is nothing. */
 static PyObject *state_of(kinx_shared *self) {
-    bool is_bare = Py_TYPE(self) == self->state->kind_types[self->handle.ref.kind] && !self->dict;
+    bool is_bare = Py_TYPE(self) == self->state->kind_types[self->handle.ref.kind] && !self->attributes;
     if (is_bare && self->handle.ref.kind != KIN_KIND_CONDITION) Py_RETURN_NONE;
 #if PY_VERSION_HEX < 0x030B0000
     /* From 3.11 on each object has this method. */

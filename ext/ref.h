@@ -9,7 +9,7 @@
 typedef struct kinx_shared {
     PyObject_HEAD
     PyObject *weakrefs;
-    PyObject *dict;    /* of types with attributes, NULL until there are any (KINX_ATTRIBUTES) */
+    PyObject *attributes; /* of types with them, NULL until there are any (KINX_ATTRIBUTES) */
     kinx_state *state; /* borrowed */
     union {
         kin_handle handle;
@@ -19,6 +19,8 @@ typedef struct kinx_shared {
         kin_event event;
         kin_condition condition;
         kin_barrier barrier;
+        kin_dict dict;
+        kin_list list;
         kin_queue queue;
         kin_transit transit;
     };
@@ -43,7 +45,7 @@ void kinx_shared_dealloc(kinx_shared *self);
 #define KINX_ATTRIBUTES_FLAGS                                                                      \
     (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_HAVE_GC)
 #define KINX_ATTRIBUTES_MEMBER \
-    {"__dictoffset__", Py_T_PYSSIZET, offsetof(kinx_shared, dict), Py_READONLY, NULL}
+    {"__dictoffset__", Py_T_PYSSIZET, offsetof(kinx_shared, attributes), Py_READONLY, NULL}
 #define KINX_ATTRIBUTES_GETSET {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL}
 extern PyMemberDef kinx_attributes_members[];
 int kinx_attributes_traverse(kinx_shared *self, visitproc visit, void *arg);

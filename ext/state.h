@@ -30,6 +30,7 @@ typedef struct kinx_state {
      * object that a ref can name, and the message. */
     PyTypeObject *shared_type;
     PyTypeObject *semlock_type; /* the base of locks and semaphores */
+    PyTypeObject *dict_iterator_type;
     PyTypeObject *kind_types[KINX_KINDS];
     PyTypeObject *blob_type;
     PyTypeObject *doorbell_type;
@@ -49,6 +50,7 @@ typedef struct kinx_state {
     PyObject *queue_full, *queue_empty;                    /* queue.Full, queue.Empty */
     PyObject *broken_barrier;                              /* threading.BrokenBarrierError */
     PyObject *describe_lock;                               /* kinfolk.synchronize's */
+    PyObject *encode_key;                                  /* kinfolk._shared_keys.encode */
     PyObject *queue_shutdown;                              /* kinfolk.queues.ShutDown */
     PyObject *extra_reducers, *late_reducers, *learn_late; /* kinfolk.reduction's */
 } kinx_state;
@@ -67,6 +69,8 @@ typedef struct kinx_state {
         visit((st)->queue_empty);                                                        \
         visit((st)->broken_barrier);                                                     \
         visit((st)->describe_lock);                                                      \
+        visit((st)->encode_key);                                                         \
+        visit((st)->dict_iterator_type);                                                 \
         visit((st)->queue_shutdown);                                                     \
         visit((st)->extra_reducers);                                                     \
         visit((st)->late_reducers);                                                      \
@@ -105,6 +109,8 @@ int kinx_semaphore_exec(PyObject *module);
 int kinx_event_exec(PyObject *module);
 int kinx_condition_exec(PyObject *module);
 int kinx_barrier_exec(PyObject *module);
+int kinx_shared_dict_exec(PyObject *module);
+int kinx_shared_list_exec(PyObject *module);
 int kinx_memory_exec(PyObject *module);
 int kinx_blob_exec(PyObject *module);
 int kinx_descriptor_exec(PyObject *module);

@@ -20,6 +20,9 @@ LIBKIN = ROOT / "libkin"
 ROOMS = ["base", "os", "family", "sync", "table", "queue", "channel", "process", "pickle"]
 # A room's public header has its name; these are further ones.
 HEADERS = {
+    "dict": "table",
+    "entry": "table",
+    "list": "table",
     "locker": "family",
     "message": "pickle",
     "pickler": "pickle",

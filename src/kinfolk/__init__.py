@@ -83,6 +83,8 @@ _SUBMODULES = frozenset(
         "reduction",
         "resource_sharer",
         "resource_tracker",
+        "shared_dict",
+        "shared_list",
         "shared_memory",
         "sharedctypes",
         "spawn",
@@ -93,7 +95,12 @@ _SUBMODULES = frozenset(
 
 # What kinfolk has and multiprocessing has not: the module that it comes from when it is asked for.
 # It is not in __all__: `from multiprocessing import *` brings what a program expects of that.
-_EXTRAS = {"ShutDown": "_shutdown", "explain": "_explain"}
+_EXTRAS = {
+    "SharedDict": "shared_dict",
+    "SharedList": "shared_list",
+    "ShutDown": "_shutdown",
+    "explain": "_explain",
+}
 
 
 def __getattr__(name):

@@ -1,7 +1,9 @@
-"""Kills at random moments, of processes that use a lock, a condition and a barrier together.
+"""Kills at random moments, of processes that use a lock, a condition, a barrier, a SharedDict and
+a SharedList together.
 
 The living go on: nobody hangs, what a lock guards is whole but where its taker was told of a
-death, what was made is eaten, and a barrier lets go all or breaks.  Afterwards nothing is left.
+death, what was made is eaten, a barrier lets go all or breaks, a dict and a list are never torn.
+Afterwards nothing is left.
 The moments come from KINFOLK_SEED; KINFOLK_SYNC_KILLS says how many (5,000 take some minutes).
 """
 
@@ -21,7 +23,7 @@ KILLS = int(os.environ.get("KINFOLK_SYNC_KILLS", 400))
 SEED = int(os.environ.get("KINFOLK_SEED", 20261122))
 STUCK = 60  # seconds without a step of any kind
 
-ROLES = ("locker", "locker", "maker", "eater", "eater", "party", "party", "party")
+ROLES = ("locker", "locker", "maker", "eater", "eater", *("party",) * 3, *("keeper",) * 3)
 PARTIES = ROLES.count("party")
 
 pytestmark = pytest.mark.timeout(1200)
@@ -34,12 +36,13 @@ class Board:
         self.lock = context.RLock()
         self.condition = context.Condition(context.Lock())
         self.barrier = context.Barrier(PARTIES)
+        self.dict, self.list = kinfolk.SharedDict(), kinfolk.SharedList()
         self.stop = context.Event()
-        self.memory = _kin.Memory(5 * 8)
+        self.memory = _kin.Memory(6 * 8)
         self.born = _kin.Memory(len(ROLES))
 
     def cells(self):
-        """left, right (guarded by the lock); made, eaten (by the condition); rounds."""
+        """left, right (guarded by the lock); made, eaten (by the condition); rounds; keepers' turns."""
         return memoryview(self.memory).cast("B").cast("Q")
 
 
@@ -101,6 +104,28 @@ def party(board):
                 time.sleep(0.001)  # until somebody has come in place of who was killed
 
 
+def keeper(board):
+    """Each value says what it is; a key is a number and stands beside it in its value."""
+    shared, items, rng, cells = board.dict, board.list, random.Random(), board.cells()
+    while not board.stop.is_set():
+        key, size = rng.randrange(30), rng.choice((0, 10, 1000))
+        shared[key] = (key, bytes(size), board.stop if size == 10 else None)
+        found = shared.get(rng.randrange(30))
+        assert found is None or len(found[1]) in (0, 10, 1000)
+        shared.pop(rng.randrange(60), None)
+        assert all(key == "count" or key == value[0] for key, value in shared.items())
+        if rng.random() < 0.02:
+            shared.clear()
+        items.append(bytes([key]) * size)
+        if len(items) > 40:
+            del items[rng.randrange(10) : 30]
+        items.insert(rng.randrange(5), b"")
+        items.sort(key=len)
+        assert all(item == item[:1] * len(item) for item in items.copy())
+        shared.compute("count", lambda n: n + 1, 0)
+        cells[5] += 1
+
+
 class Crew:
     def __init__(self, context, board, rng):
         self.context, self.board, self.random = context, board, rng
@@ -135,9 +160,9 @@ class Crew:
     def goes_on(self):
         """All four things go on: each is seen to have happened again."""
         cells = self.board.cells()
-        before, give_up = list(cells[:5]), time.monotonic() + STUCK
-        while any(cells[i] == before[i] for i in (0, 2, 3, 4)):
-            assert time.monotonic() < give_up, ("stuck", before, list(cells[:5]))
+        before, give_up = list(cells), time.monotonic() + STUCK
+        while any(cells[i] == before[i] for i in (0, 2, 3, 4, 5)):
+            assert time.monotonic() < give_up, ("stuck", before, list(cells))
             if self.board.barrier.broken:
                 self.board.barrier.reset()
             time.sleep(0.001)

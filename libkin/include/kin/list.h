@@ -13,6 +13,7 @@ typedef struct kin_list {
     kin_handle handle;
 } kin_list;
 
+#define KIN_ANY_VERSION UINT64_MAX
 #define KIN_LIST_MAX 0x7fffffffu /* items */
 
 KIN_API KIN_NODISCARD kin_err kin_list_create(kin_family *family, kin_list *out);
@@ -32,15 +33,27 @@ KIN_API KIN_NODISCARD kin_err kin_list_set(kin_list *list, int64_t index, kin_en
 /* KIN_EARENAFULL, KIN_ETOOLARGE (KIN_LIST_MAX). */
 KIN_API KIN_NODISCARD kin_err kin_list_append(kin_list *list, kin_entry *entry,
                                               kin_deadline deadline);
+/* One behind the other, with nothing in between.  *done: how many were appended, which are none
+ * from then on; not all of them only after an error. */
+KIN_API KIN_NODISCARD kin_err kin_list_extend(kin_list *list, kin_entry *entries, size_t count,
+                                              size_t *done, kin_deadline deadline);
 /* Before the item at `index`, clamped as Python's list.insert does. */
 KIN_API KIN_NODISCARD kin_err kin_list_insert(kin_list *list, int64_t index, kin_entry *entry,
                                               kin_deadline deadline);
 /* Take an item out.  out may be NULL.  -ENOENT. */
 KIN_API KIN_NODISCARD kin_err kin_list_take(kin_list *list, int64_t index, kin_found *out,
                                             kin_deadline deadline);
+/* Show the items from `start` to before `stop`, clamped as Python's slices are, as they are at one
+ * moment.  `visit` is called with the mutex held, and is to be quick and call nothing of this
+ * library; it drops what is found, or keeps it, moved elsewhere (value and key point into `buffer`
+ * unless `hold` is open).  An error of its own ends it.  *version: the list's, then. */
+typedef kin_err kin_list_visit(void *context, kin_found *found);
+KIN_API KIN_NODISCARD kin_err kin_list_each(kin_list *list, int64_t start, int64_t stop,
+                                            kin_list_visit *visit, void *context, uint64_t *version,
+                                            kin_deadline deadline);
 /* Make it consist of `count` items: each of `order` is the index of one that is there, used once at
  * the most, or -1 - i for entries[i], used once each.  What is not mentioned is dropped.  Only if its
- * version is `version`, else -ESTALE; then, and after any error, the entries are the caller's still. */
+ * version is `version` (KIN_ANY_VERSION: whatever it is), else -ESTALE; then, and after any error, the entries are the caller's still. */
 KIN_API KIN_NODISCARD kin_err kin_list_rearrange(kin_list *list, uint64_t version,
                                                  const int64_t *order, size_t count,
                                                  kin_entry *entries, size_t entry_count,

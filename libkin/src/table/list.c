@@ -160,6 +160,36 @@ kin_err kin_list_append(kin_list *list, kin_entry *entry, kin_deadline deadline)
     return err ? err : kin__list_leave(&v, append(&v, entry));
 }
 
+kin_err kin_list_extend(kin_list *list, kin_entry *entries, size_t count, size_t *done,
+                        kin_deadline deadline) {
+    kin__list_visit v;
+    *done = 0;
+    kin_err err = kin__list_enter(&v, list, deadline);
+    if (err) return err;
+    for (; *done < count && !(err = append(&v, &entries[*done])); ++*done) v.len++;
+    return kin__list_leave(&v, err);
+}
+
+static uint64_t clamp(int64_t index, uint64_t len) {
+    if (index < 0) index += (int64_t)len;
+    return index < 0 ? 0 : (uint64_t)index > len ? len : (uint64_t)index;
+}
+
+kin_err kin_list_each(kin_list *list, int64_t start, int64_t stop, kin_list_visit *visit,
+                      void *context, uint64_t *version, kin_deadline deadline) {
+    kin__list_visit v;
+    kin_err err = kin__list_enter(&v, list, deadline);
+    if (err) return err;
+    *version = kin_list_version(list);
+    uint64_t end = clamp(stop, v.len);
+    for (uint64_t i = clamp(start, v.len); !err && i < end; i++) {
+        kin_found found;
+        err = kin__entry_find(v.family, kin__list_entry(&v, i), &found);
+        if (!err) err = visit(context, &found);
+    }
+    return kin__list_leave(&v, err);
+}
+
 /* -- Taking ---------------------------------------------------------------------------------------- */
 
 /* From one of the ends, or with a new array without it. */

@@ -150,7 +150,7 @@ kin_err kin_list_rearrange(kin_list *list, uint64_t version, const int64_t *orde
     plan p = {.order = order, .count = count, .entries = entries, .entry_count = entry_count};
     kin_err err = kin__list_enter(&v, list, deadline);
     if (err) return err;
-    bool is_late = kin_list_version(list) != version;
+    bool is_late = version != KIN_ANY_VERSION && kin_list_version(list) != version;
     return finish(&v, &p, is_late ? -ESTALE : rearrange(&v, &p));
 }
 
