@@ -31,13 +31,75 @@ static int get_buffer(kinx_shared *self, Py_buffer *view, int flags) {
         view->obj = NULL;
         return -1;
     }
-    return PyBuffer_FillInfo(view, (PyObject *)self, kin_memory_data(&self->handle), length(self),
-                             0, flags);
+    int err = PyBuffer_FillInfo(view, (PyObject *)self, kin_memory_data(&self->handle),
+                                length(self), 0, flags);
+    if (err == 0) self->count++;
+    return err;
+}
+
+static void release_buffer(kinx_shared *self, Py_buffer *view) {
+    self->count--;
+}
+
+static PyObject *get_views(kinx_shared *self, void *closure) {
+    return PyLong_FromUnsignedLong(self->count);
 }
 
 static PyObject *repr(kinx_shared *self) {
     return kinx_shared_repr(self, "len=%zd", length(self));
 }
+
+static PyObject *link_memory(kinx_shared *self, PyObject *unused) {
+    KINX_CHECK_OPEN(self);
+    kin_err err = kin_memory_link(&self->handle);
+    if (err < 0 && err != -ENOENT) return kinx_raise(self->state, err, Py_TYPE(self)->tp_name);
+    return PyBool_FromLong(err == 0);
+}
+
+static PyObject *unlink_memory(kinx_shared *self, PyObject *unused) {
+    KINX_CHECK_OPEN(self);
+    return PyBool_FromLong(kin_memory_unlink(&self->handle) == 0);
+}
+
+static PyObject *get_unlinked(kinx_shared *self, void *closure) {
+    KINX_CHECK_OPEN(self);
+    return PyBool_FromLong(kin_memory_is_unlinked(&self->handle));
+}
+
+static PyObject *open_at(PyTypeObject *cls, PyObject *args) {
+    unsigned long long off, serial;
+    if (!PyArg_ParseTuple(args, "KK:at", &off, &serial)) return NULL;
+    kin_family *family = kin_family_self();
+    kinx_shared *self = family ? (kinx_shared *)kinx_shared_new(cls, NULL, NULL) : NULL;
+    if (!family) PyErr_SetString(PyExc_ValueError, "this process is in no family");
+    if (!self) return NULL;
+    kin_ref ref = {.off = off, .serial = serial, .kind = KIN_KIND_MEMORY};
+    kin_err err = kin_handle_open(family, &ref, &self->handle);
+    if (err == 0) return (PyObject *)self;
+    kinx_raise(self->state, err == KIN_EKIND ? KIN_ESTALE : err, "this memory");
+    Py_DECREF(self);
+    return NULL;
+}
+
+static PyMethodDef methods[] = {
+    {"at", (PyCFunction)open_at, METH_VARARGS | METH_CLASS,
+     "at($type, offset, serial, /)\n--\n\n"
+     "The memory that a ref names by these two.  StaleReference if it is gone."},
+    {"link", (PyCFunction)link_memory, METH_NOARGS,
+     "link($self, /)\n--\n\n"
+     "Let it live without holders until unlink(), or until this process is killed; False if it was\n"
+     "unlinked already."},
+    {"unlink", (PyCFunction)unlink_memory, METH_NOARGS,
+     "unlink($self, /)\n--\n\n"
+     "From now on it goes with its last holder; False if that was so already."},
+    {NULL},
+};
+
+static PyGetSetDef getset[] = {
+    {"views", (getter)get_views, NULL, "How many buffers of it are in use in this process.", NULL},
+    {"unlinked", (getter)get_unlinked, NULL, "Was it unlinked?", NULL},
+    {NULL},
+};
 
 PyDoc_STRVAR(doc, "Memory(len)\n--\n\n"
                   "`len` bytes of shared memory, zeroed; a writable buffer.");
@@ -48,8 +110,11 @@ static PyType_Slot slots[] = {
     {Py_tp_init, init},
     {Py_tp_dealloc, kinx_shared_dealloc},
     {Py_tp_repr, repr},
+    {Py_tp_methods, methods},
+    {Py_tp_getset, getset},
     {Py_sq_length, length},
     {Py_bf_getbuffer, get_buffer},
+    {Py_bf_releasebuffer, release_buffer},
     {0, NULL},
 };
 

@@ -26,7 +26,8 @@ typedef struct kinx_shared {
     };
     /* Locks: the thread that took it last through this object. */
     unsigned long thread;
-    /* Semaphores: how often `member` has taken it through this object. */
+    /* Semaphores: how often `member` has taken it through this object.  Memory: how many views of it
+     * there are. */
     uint32_t member, count;
     /* Queues: the member that closed it, for itself, through this object. */
     uint32_t closed;

@@ -2,6 +2,7 @@
  * leaked but what the dead one had in its hands. */
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -23,6 +24,7 @@ static kin_handle tally; /* what the child says that it has done */
 
 typedef struct notes {
     _Atomic uint32_t pushed, popped; /* numbers up to here, for certain */
+    kin_ref room;
 } notes;
 
 static notes *said(void) {
@@ -223,6 +225,44 @@ static void hands_locks_on(void) {
     CHECK_EQ(waitpid(pid, NULL, 0), pid);
 }
 
+/* Memory that a killed member linked goes with its last holder; that of one who left stays. */
+static void unlinks_for_the_dead(const char *point, bool killed) {
+    uint64_t before = blocks();
+    pid_t pid = fork();
+    if (pid == 0) {
+        kin_handle made[3];
+        kin__fault_name = point;
+        kin__fault_after = 3;
+        for (int i = 0; i < 3; i++) {
+            CHECK_EQ(kin_memory_create(family, 100, &made[i]), 0);
+            CHECK_EQ(kin_memory_link(&made[i]), 0);
+            CHECK_EQ(kin_memory_link(&made[i]), 0);
+            if (killed) CHECK_EQ(kin_memory_unlink(&made[i]), 0);
+            if (killed) CHECK_EQ(kin_memory_unlink(&made[i]), -ENOENT);
+            if (killed) CHECK_EQ(kin_memory_link(&made[i]), -ENOENT);
+        }
+        memcpy(kin_memory_data(&tally), &made[0].ref, sizeof made[0].ref);
+        kin_family_leave(family);
+        _exit(0);
+    }
+    int status;
+    CHECK_EQ(waitpid(pid, &status, 0), pid);
+    CHECK_EQ(WIFSIGNALED(status), killed);
+    CHECK_EQ(kin_family_reap(family), 1);
+    CHECK_EQ(blocks(), before + (killed ? 0 : 3));
+    kin_handle found;
+    kin_ref ref;
+    memcpy(&ref, kin_memory_data(&tally), sizeof ref);
+    if (!killed) {
+        CHECK_EQ(kin_handle_open(family, &ref, &found), 0);
+        CHECK(!kin_memory_is_unlinked(&found));
+        CHECK_EQ(kin_memory_unlink(&found), 0);
+        CHECK(kin_memory_is_unlinked(&found));
+        kin_handle_close(&found);
+        CHECK_EQ(kin_handle_open(family, &ref, &found), KIN_ESTALE);
+    }
+}
+
 /* One that ended normally keeps it. */
 static void keeps_locks_of_those_who_left(void) {
     pid_t pid = fork();
@@ -285,6 +325,10 @@ int main(void) {
         }
     hands_locks_on();
     keeps_locks_of_those_who_left();
+    unlinks_for_the_dead("memory-linked", true);
+    unlinks_for_the_dead("memory-unlinked", true);
+    unlinks_for_the_dead("journal-store", true);
+    unlinks_for_the_dead("nowhere", false);
     static const char *const burial[] = {"reap-holds", "reap-taken", "lock-buried", "journal-store",
                                          "arena-freed"};
     for (size_t i = 0; i < sizeof burial / sizeof *burial; i++) buries_the_undertaker(burial[i]);

@@ -32,9 +32,10 @@ def _refuse(name):
 
 
 def _unlink_shared_memory(name):
-    import _posixshmem
+    from . import shared_memory
 
-    _posixshmem.shm_unlink(name)
+    if not shared_memory.is_arena_name(name.lstrip("/")):  # else it went with the family
+        shared_memory._unlink(name)
 
 
 #: How what is left behind is removed, by type.

@@ -1,12 +1,9 @@
-"""Shared memory with a name, that any process of the machine can attach.
+"""Shared memory, with a name or without.
 
-A `SharedMemory` is a POSIX shared memory object (a file in /dev/shm): the same
+A `SharedMemory` that is given a name is a POSIX shared memory object (a file in /dev/shm): the same
 names, sizes and bytes as the standard library's, so a segment made by either
-can be attached by name from the other.  `ShareableList` lays a list of fixed
-length over one, in the standard library's layout too.
-
-A name outlives the process that made it, until someone says unlink().  The
-resource tracker is told of each segment that this family owns, and unlinks,
+can be attached by name from the other.  The name outlives the process that made it, until someone
+says unlink().  The resource tracker is told of each segment that this family owns, and unlinks,
 with a warning, those that are left when the family has gone.  Who owns one:
 
 * whoever creates it, unless by `track=False`;
@@ -14,46 +11,99 @@ with a warning, those that are left when the family has gone.  Who owns one:
   is what `track` is documented to mean.  Before, a reader owns nothing, and so
   its exit never takes the segment away from others.
 
-Memory that needs no name is better had from the arena: see sharedctypes.
+What the tracker did not live to unlink is found by the next run: see `reclaim` and _ledger.py.
+
+One that is created without a name lives in the family's arena.  Its `name` is one that the processes of
+the family can attach, and nobody else.  It goes with its last user; once its name was asked for it
+stays until unlink(), as others would, or until the process that asked is killed.
+
+`ShareableList` lays a list of fixed length over either, in the standard library's layout.
+docs/shared-memory.md says more.
 """
 
-import _posixshmem
 import mmap
 import os
+import re
 import secrets
 import struct
 import sys
 import types
+import warnings
 from functools import partial
 
-from . import resource_tracker
+from . import _kin, _ledger, process, resource_tracker
 
-__all__ = ["SharedMemory", "ShareableList"]
+__all__ = ["SharedMemory", "ShareableList"]  # as in multiprocessing; and reclaim()
 
 _USE_POSIX = True
 _O_CREX = os.O_CREAT | os.O_EXCL
 
-# What the most restrictive systems (the BSDs) allow, in characters.
-_SHM_SAFE_NAME_LENGTH = 14
 _SHM_NAME_PREFIX = "/psm_"
 
 _ATTACHING_OWNS = sys.version_info >= (3, 13)
 
 
 def _make_filename():
-    """A random name for a segment."""
-    random_bytes = (_SHM_SAFE_NAME_LENGTH - len(_SHM_NAME_PREFIX)) // 2
-    return _SHM_NAME_PREFIX + secrets.token_hex(random_bytes)
+    """A random name for a segment.
+
+    A program that wants those that it makes without a name to have one, in /dev/shm, puts a function
+    of its own in this one's place; otherwise they live in the arena.
+    """
+    return _SHM_NAME_PREFIX + secrets.token_hex(4)
+
+
+_makes_no_names = _make_filename
+
+
+# -- Memory of the arena, and the names that it goes by in the family ---------------------
+
+
+_ARENA_NAME = re.compile(r"psm_([0-9a-f]{8})_([0-9a-f]+)_([0-9a-f]+)")
+
+
+def _name_of(memory):
+    """The family, where in the arena, and a number that is never used again."""
+    ref = memory.ref
+    offset, serial = struct.unpack_from("<QQ", ref, 20)
+    return f"psm_{ref[:4].hex()}_{offset:x}_{serial:x}"
+
+
+def is_arena_name(name):
+    """Whether `name` is one of memory in an arena, of this family or another."""
+    return _ARENA_NAME.fullmatch(name) is not None
+
+
+def _memory_named(name):
+    """The memory that goes by `name` in this family.  FileNotFoundError if there is none."""
+    family, offset, serial = _ARENA_NAME.fullmatch(name).groups()
+    own = _kin.family_id()
+    if own is None or own[:4].hex() != family:
+        raise _no_such(
+            name,
+            f"{name!r} is memory of another family of processes; what is to be attached from "
+            "elsewhere is created with a name",
+        )
+    try:
+        memory = _kin.Memory.at(int(offset, 16), int(serial, 16))
+    except (_kin.StaleReference, ValueError, OverflowError):
+        raise _no_such(name) from None
+    if memory.unlinked:
+        raise _no_such(name)
+    return memory
+
+
+def _no_such(name, why=None):
+    return FileNotFoundError(2, why or "No such file or directory", name)
 
 
 class SharedMemory:
     """A segment of shared memory, mapped into this process.
 
-    create: make a new one of at least `size` bytes, by `name` or by a name of
-    its own choice; FileExistsError if there is one by that name.  Otherwise
+    create: make a new one of at least `size` bytes, called `name`, or without a name in the
+    family's arena; FileExistsError if there is one by that name.  Otherwise
     attach the one called `name`, whose size is what it is; FileNotFoundError
     if there is none.
-    track: see above.  Pickled, it is its name: unpickling attaches.
+    track: see above.  Unpickling attaches; a message that it is in keeps memory of the arena alive.
 
     close() when this process is done with it, and unlink() once when all are.
     """
@@ -61,6 +111,8 @@ class SharedMemory:
     _name = None
     _fd = -1
     _mmap = None
+    _memory = None  # if it lives in the arena
+    _linked = False  # its name was asked for
     _buf = None
     _flags = os.O_RDWR
     _mode = 0o600
@@ -77,28 +129,51 @@ class SharedMemory:
         if name is None and not self._flags & os.O_EXCL:
             raise ValueError("'name' can only be None if create=True")
         self._track = track
+        self._owned = False
+        if name is not None and not create and is_arena_name(name):
+            self._lie_over(_memory_named(name))
+            self._linked = True  # whoever has told us of it has asked
+            return
+        if name is None and _make_filename is _makes_no_names:
+            self._lie_over(_kin.Memory(size))
+            return
+        made_up = _make_filename() if name is None else None
+        self._open(name, made_up)
         self._owned = track and (create or _ATTACHING_OWNS)
-        self._open(name)
         try:
             self._map(size if create else None)
             if self._owned:
                 resource_tracker.register(self._name, "shared_memory")
+            if self._owned and create:
+                _ledger.note(self._bare_name(), self._fd, resource_tracker._resource_tracker._pid)
         except BaseException:
             if create:
-                _posixshmem.shm_unlink(self._name)
+                _unlink(self._name)
             raise
 
-    def _open(self, name):
-        if name is not None:
-            self._open_name("/" + name if self._prepend_leading_slash else name)
-            return
-        while self._name is None:
+    def _lie_over(self, memory):
+        self._memory = memory
+        self._name = "/" + _name_of(memory)
+        self._buf = memoryview(memory)
+        self._size = len(memory)
+
+    def _open(self, name, made_up):
+        _report_what_was_left()
+        while made_up is not None and self._name is None:
             try:
-                self._open_name(_make_filename())
+                self._open_name(made_up)
             except FileExistsError:
-                continue
+                made_up = _make_filename()
+        if self._name is None:
+            try:
+                self._open_name("/" + name if self._prepend_leading_slash else name)
+            except FileExistsError as error:
+                _tell_whose(error, name)
+                raise
 
     def _open_name(self, name):
+        import _posixshmem
+
         self._fd = _posixshmem.shm_open(_checked(name), self._flags, mode=self._mode)
         self._name = name
 
@@ -117,11 +192,13 @@ class SharedMemory:
             self._close_descriptor()
 
     def __reduce__(self):
+        if self._memory is not None:
+            return _attach, (type(self), self._memory, self._track)
         attach = type(self) if self._track else partial(type(self), track=False)
         return attach, (self.name, False, self.size)
 
     def __repr__(self):
-        return f"{type(self).__name__}({self.name!r}, size={self.size})"
+        return f"{type(self).__name__}({self._bare_name()!r}, size={self.size})"
 
     @property
     def buf(self):
@@ -130,10 +207,23 @@ class SharedMemory:
 
     @property
     def name(self):
-        """The name by which any process can attach it."""
+        """The name by which any process, or if it was made without one any of the family, can
+        attach it."""
+        if self._memory is not None and not self._linked:
+            self._link()
+        return self._bare_name()
+
+    def _bare_name(self):
         if self._prepend_leading_slash and self._name.startswith("/"):
             return self._name[1:]
         return self._name
+
+    def _link(self):
+        """From now on it stays until unlink(), as somebody may know its name."""
+        self._linked = True
+        if self._memory.link() and self._track:
+            resource_tracker.register(self._name, "shared_memory")
+            self._owned = True
 
     @property
     def size(self):
@@ -145,6 +235,8 @@ class SharedMemory:
         if self._buf is not None:
             self._buf.release()
             self._buf = None
+        if self._memory is not None and self._memory.views:
+            raise BufferError("cannot close exported pointers exist")
         if self._mmap is not None:
             self._mmap.close()
             self._mmap = None
@@ -163,7 +255,10 @@ class SharedMemory:
         """
         if not self._name:
             return
-        _posixshmem.shm_unlink(_checked(self._name))
+        if self._memory is not None:
+            self._unlink_memory()
+            return
+        _unlink(_checked(self._name))
         if not self._track:
             return
         if not self._owned:
@@ -172,6 +267,78 @@ class SharedMemory:
             resource_tracker.register(self._name, "shared_memory")
         self._owned = False
         resource_tracker.unregister(self._name, "shared_memory")
+
+    def _unlink_memory(self):
+        if not self._memory.unlink():
+            raise _no_such(self._bare_name())
+        if self._linked and self._track:
+            if not self._owned:
+                resource_tracker.register(self._name, "shared_memory")
+            self._owned = False
+            resource_tracker.unregister(self._name, "shared_memory")
+
+
+def _attach(cls, memory, track):
+    """What a pickle of memory in the arena calls."""
+    if memory.unlinked:
+        raise _no_such(_name_of(memory))
+    self = cls.__new__(cls)
+    self._track, self._owned = track, False
+    self._lie_over(memory)
+    return self
+
+
+def _unlink(name):
+    import _posixshmem
+
+    _posixshmem.shm_unlink(name)
+    _ledger.forget(name.lstrip("/"))
+
+
+# -- What a run that was killed has left ----------------------------------------------------
+
+_reported = False
+
+
+def _report_what_was_left():
+    """Once in a program, when it first comes to named segments."""
+    global _reported
+    if _reported or process.parent_process() is not None:
+        return
+    _reported = True
+    left = _ledger.left_behind()
+    if left:
+        told = "; ".join(
+            f"{name!r} ({size:,} bytes, made by process {pid}{program and ', '}{program})"
+            for name, (size, pid, program) in left.items()
+        )
+        warnings.warn(
+            f"shared memory that was left behind by a run that was killed: {told}.  "
+            "kinfolk.shared_memory.reclaim() removes it",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
+
+def _tell_whose(error, name):
+    left = _ledger.left_behind().get(name.lstrip("/"))
+    if left is not None:
+        error.strerror += (
+            f" (left behind by process {left[1]}, which was killed: "
+            "kinfolk.shared_memory.reclaim() removes it)"
+        )
+
+
+def reclaim():
+    """Unlink the named segments that were left behind by runs that were killed; return their names.
+
+    Those are the ones whose maker and whose resource tracker are gone, and which nobody has mapped.
+    What was created with track=False is never among them.
+    """
+    names = list(_ledger.left_behind())
+    for name in names:
+        _unlink("/" + name)
+    return names
 
 
 def _checked(name):
@@ -223,7 +390,10 @@ class ShareableList:
             self._create(list(sequence or ()), name)
 
     def _attach(self, name):
-        self.shm = SharedMemory(name)
+        self._lie_over(SharedMemory(name))
+
+    def _lie_over(self, memory):
+        self.shm = memory
         self._list_len = len(self)
         self._allocated_offsets = list(
             struct.unpack_from(self._format_size_metainfo, self.shm.buf, 8)
@@ -296,13 +466,15 @@ class ShareableList:
         return bytes(self.shm.buf[start : start + 8]).rstrip(b"\0").decode()
 
     def __reduce__(self):
+        if self.shm._memory is not None:
+            return _list_over, (type(self), self.shm)
         return partial(type(self), name=self.shm.name), ()
 
     def __len__(self):
         return struct.unpack_from("q", self.shm.buf, 0)[0]
 
     def __repr__(self):
-        return f"{type(self).__name__}({list(self)}, name={self.shm.name!r})"
+        return f"{type(self).__name__}({list(self)}, name={self.shm._bare_name()!r})"
 
     @property
     def format(self):
@@ -340,6 +512,13 @@ class ShareableList:
         raise ValueError(f"{value!r} not in this container")
 
     __class_getitem__ = classmethod(types.GenericAlias)
+
+
+def _list_over(cls, memory):
+    """What a pickle of a list in the arena calls."""
+    self = cls.__new__(cls)
+    self._lie_over(memory)
+    return self
 
 
 def _kind_of(item):

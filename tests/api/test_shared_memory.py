@@ -1,15 +1,19 @@
 """SharedMemory, ShareableList and their manager, with the standard library as a peer."""
 
+import contextlib
+import gc
 import os
 import pathlib
 import pickle
+import signal
 import subprocess
 import sys
 
 import pytest
+from kin_children import blocks
 
 import kinfolk
-from kinfolk import resource_tracker, shared_memory
+from kinfolk import _kin, resource_tracker, shared_memory
 from kinfolk.managers import SharedMemoryManager
 from kinfolk.shared_memory import ShareableList, SharedMemory
 
@@ -29,6 +33,14 @@ def tracker():
 @pytest.fixture
 def segment():
     segment = SharedMemory(create=True, size=512)
+    yield segment
+    segment.close()
+    segment.unlink()
+
+
+@pytest.fixture
+def named():
+    segment = SharedMemory(f"kinfolk-test-{os.getpid()}", create=True, size=512)
     yield segment
     segment.close()
     segment.unlink()
@@ -72,7 +84,8 @@ def test_untracked_stays_untracked(segment):
     other.close()
 
 
-def test_the_standard_library_attaches(segment):
+def test_the_standard_library_attaches(named):
+    segment = named
     segment.buf[:3] = b"abc"
     read = """if 1:
         import sys
@@ -133,10 +146,10 @@ def test_refusals():
         SharedMemory("a\0b", create=True, size=1)
 
 
-def test_name_taken(segment):
+def test_name_taken(named):
     with pytest.raises(FileExistsError):
-        SharedMemory(segment.name, create=True, size=1)
-    assert SharedMemory(segment.name).size == segment.size
+        SharedMemory(named.name, create=True, size=1)
+    assert SharedMemory(named.name).size == named.size
 
 
 def test_unlinking_twice():
@@ -169,7 +182,7 @@ def test_views_outlive_the_object():
     assert view[0] == 1
 
 
-def test_a_readers_exit_leaves_the_segment(segment):
+def test_a_readers_exit_leaves_the_segment(named):
     # From 3.13 on that is what `track` is for.
     untracked = ", track=False" if sys.version_info >= (3, 13) else ""
     read = f"""if 1:
@@ -177,8 +190,8 @@ def test_a_readers_exit_leaves_the_segment(segment):
         from kinfolk.shared_memory import SharedMemory
         SharedMemory(sys.argv[1]{untracked}).close()
     """
-    run_python(read, segment.name)
-    SharedMemory(segment.name).close()
+    run_python(read, named.name)
+    SharedMemory(named.name).close()
 
 
 def test_items():
@@ -254,3 +267,191 @@ def test_manager_that_was_not_started():
 def test_the_wild_names():
     assert shared_memory._USE_POSIX
     assert shared_memory._make_filename().startswith(shared_memory._SHM_NAME_PREFIX)
+
+
+# -- Without a name: memory of the arena
+
+
+def test_what_has_no_name_is_in_no_folder():
+    before, names = blocks(), set(os.listdir("/dev/shm"))
+    segment = SharedMemory(create=True, size=100_000)
+    assert set(os.listdir("/dev/shm")) == names
+    assert len(segment.buf) == segment.size == 100_000 and not any(segment.buf)
+    assert blocks() == before + 1
+    del segment
+    assert blocks() == before
+
+
+def test_a_name_that_was_asked_for_stays_until_it_is_unlinked():
+    before = blocks()
+    segment = SharedMemory(create=True, size=10)
+    segment.buf[0] = 7
+    name = segment.name
+    segment.close()
+    del segment
+    again = SharedMemory(name)
+    assert again.name == name and again.buf[0] == 7
+    again.close()
+    again.unlink()
+    with pytest.raises(FileNotFoundError):
+        again.unlink()
+    with pytest.raises(FileNotFoundError):
+        SharedMemory(name)
+    del again
+    assert blocks() == before
+
+
+def test_a_name_that_is_asked_for_after_closing():
+    segment = SharedMemory(create=True, size=10)
+    segment.buf[0] = 7
+    segment.close()
+    assert segment.buf is None
+    other = SharedMemory(segment.name)
+    assert other.buf[0] == 7
+    other.unlink()
+    assert other.buf[0] == 7  # for those who have it open
+    other.close()
+
+
+def make_and_tell(queue):
+    segment = SharedMemory(create=True, size=10)
+    segment.buf[:5] = b"hello"
+    segment.close()
+    queue.put(segment.name)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_childs_name_is_attached_by_its_parent(method):
+    context = kinfolk.get_context(method)
+    queue = context.Queue()
+    child = context.Process(target=make_and_tell, args=(queue,))
+    child.start()
+    child.join()
+    segment = SharedMemory(queue.get())
+    assert bytes(segment.buf[:5]) == b"hello"
+    segment.close()
+    segment.unlink()
+
+
+def test_a_message_under_way_keeps_it():
+    queue = kinfolk.Queue()
+    queue.put(SharedMemory(create=True, size=10))
+    gc.collect()
+    segment = queue.get()
+    segment.buf[9] = 1
+    assert segment.size == 10
+
+
+def make_and_be_killed(queue, asks):
+    segment = SharedMemory(create=True, size=10)
+    queue.put(segment.name if asks else None)
+    kept = [SharedMemory(create=True, size=n) for n in range(1, 30)]
+    kept[0].buf[0] = 1
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("asks", [True, False])
+def test_a_killed_process_leaves_none(method, asks):
+    before = blocks()
+    context = kinfolk.get_context(method)
+    queue = context.SimpleQueue()
+    child = context.Process(target=make_and_be_killed, args=(queue, asks))
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    name = queue.get()
+    _kin.reap()
+    if asks:
+        with pytest.raises(FileNotFoundError):
+            SharedMemory(name)
+    del queue, child
+    assert blocks() <= before + 1  # where the child's start looked for the tracker
+
+
+def test_another_familys_name_is_refused():
+    code = """if 1:
+        from kinfolk.shared_memory import SharedMemory
+        segment = SharedMemory(create=True, size=10, track=False)
+        print(segment.name)
+    """
+    with pytest.raises(FileNotFoundError, match="memory of another family"):
+        SharedMemory(run_python(code).strip())
+    for name in ("psm_00000000_1_1", f"psm_{_kin.family_id()[:4].hex()}_ffffffffffffffffff_1"):
+        with pytest.raises(FileNotFoundError):
+            SharedMemory(name)
+
+
+def test_a_program_that_wants_names_gets_them(monkeypatch):
+    monkeypatch.setattr(shared_memory, "_make_filename", lambda: f"/psm_{os.getpid()}_x")
+    segment = SharedMemory(create=True, size=10)
+    assert segment.name in os.listdir("/dev/shm")
+    segment.close()
+    segment.unlink()
+
+
+# -- What a run that was killed has left
+
+
+LEAVES = """if 1:
+    import os, signal, sys
+    from kinfolk import resource_tracker
+    from kinfolk.shared_memory import SharedMemory
+    segment = SharedMemory(sys.argv[1], create=True, size=1000)
+    os.kill(resource_tracker._resource_tracker._pid, signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def left(tmp_path, monkeypatch):
+    """The name of a segment whose maker and tracker were killed."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(shared_memory, "_reported", False)
+    name = f"kinfolk-left-{os.getpid()}"
+    done = subprocess.run([sys.executable, "-c", LEAVES, name], check=False)
+    assert done.returncode == -signal.SIGKILL
+    yield name
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(f"/dev/shm/{name}")
+
+
+def test_what_was_left_is_reported_and_reclaimed(left, tmp_path):
+    with pytest.warns(RuntimeWarning, match=f"left behind by a run that was killed: '{left}'"):
+        with pytest.raises(FileExistsError, match="which was killed: kinfolk.shared_memory.recl"):
+            SharedMemory(left, create=True, size=5)
+    assert shared_memory.reclaim() == [left]
+    assert left not in os.listdir("/dev/shm") and os.listdir(tmp_path) == []
+    assert shared_memory.reclaim() == []
+    segment = SharedMemory(left, create=True, size=5)
+    assert len(os.listdir(tmp_path)) == 1
+    segment.close()
+    segment.unlink()
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.filterwarnings("ignore:shared memory that was left behind")
+def test_what_is_in_use_or_another_s_is_not_reclaimed(left, tmp_path):
+    attached = SharedMemory(left, track=False)
+    assert shared_memory.reclaim() == []
+    attached.close()
+    # another segment by the same name; the first one stays, so that its inode is not used again
+    os.rename(f"/dev/shm/{left}", f"/dev/shm/{left}.first")
+    with open(f"/dev/shm/{left}", "w"):
+        pass
+    assert shared_memory.reclaim() == []
+    assert os.path.exists(f"/dev/shm/{left}") and os.listdir(tmp_path) == []
+    os.unlink(f"/dev/shm/{left}.first")
+
+
+def test_damaged_notes_are_removed(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    folder = tmp_path / f"kinfolk-shm-{os.getuid()}"
+    folder.mkdir(mode=0o700)
+    for n, text in enumerate(("", "{", "[]", '{"inode": 1}', '{"inode": [1, 2], "makers": []}')):
+        (folder / f"bad{n}").write_text(text)
+    assert shared_memory.reclaim() == []
+    assert not folder.exists()
+    folder.symlink_to("/dev/shm")
+    assert shared_memory.reclaim() == []
+    folder.unlink()

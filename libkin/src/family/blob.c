@@ -1,4 +1,4 @@
-/* Blobs: messages in the arena, and plain shared memory.
+/* Blobs: messages in the arena.
  *
  * A blob is HAND (in one member's hands) or LINKED (under way in a queue), or
  * becomes an OBJECT when its receiver keeps views of it.  Its references are
@@ -181,34 +181,4 @@ bool kin__blob_take(kin_family *family, uint64_t off, uint64_t serial, kin_blob 
     if (is_whole(family, off, layout(family, off))) return true;
     kin__block_free(family, off);
     return false;
-}
-
-/* -- Plain memory ---------------------------------------------------------------- */
-
-/* The length stands in the line before the data. */
-typedef struct kin_memory_shm {
-    uint64_t len;
-    uint64_t data;
-} kin_memory_shm;
-
-kin_err kin_memory_create(kin_family *family, uint64_t len, kin_handle *out) {
-    if (len > KIN_ARENA_MAX) return KIN_ETOOLARGE;
-    kin_handle handle;
-    kin_err err = kin__object_new(family, sizeof(kin_memory_shm) + KIN_CACHE_LINE + len, &handle);
-    if (err) return err;
-    kin_memory_shm *shm = handle.shm;
-    shm->len = len;
-    shm->data = up_to_line(kin__off(family, shm + 1));
-    kin__object_share(&handle, KIN_KIND_MEMORY);
-    *out = handle;
-    return 0;
-}
-
-void *kin_memory_data(const kin_handle *memory) {
-    const kin_memory_shm *shm = memory->shm;
-    return kin__at(memory->family, shm->data);
-}
-
-uint64_t kin_memory_len(const kin_handle *memory) {
-    return ((const kin_memory_shm *)memory->shm)->len;
 }

@@ -161,6 +161,12 @@ void kin__change_share(kin__change *change, uint64_t off, unsigned kind, _Atomic
     atomic_fetch_sub_explicit(&change->family->hands, 1, memory_order_relaxed);
 }
 
+void kin__change_hold(kin__change *change, uint64_t off, _Atomic uint64_t *place) {
+    kin_block_shm *block = kin__block(change->family, off);
+    kin__change_store(change, place, off);
+    kin__change_store(change, &block->count, count_of(block) + 1);
+}
+
 bool kin__change_drop(kin__change *change, uint64_t off) {
     kin_block_shm *block = kin__block(change->family, off);
     uint64_t count = count_of(block) - 1;

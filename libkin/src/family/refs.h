@@ -47,6 +47,8 @@ kin__change kin__change_begin(kin_family *family);
 void kin__change_store(kin__change *change, _Atomic uint64_t *word, uint64_t value);
 /* A block in this member's hands becomes an object that the place holds: three stores. */
 void kin__change_share(kin__change *change, uint64_t off, unsigned kind, _Atomic uint64_t *place);
+/* An object has one holder more, the place: two stores. */
+void kin__change_hold(kin__change *change, uint64_t off, _Atomic uint64_t *place);
 /* An object has one holder less, two stores; the caller sees to the place.  True: it was the last
  * one, and after the change the object is to be ended, by kin__object_end. */
 KIN_NODISCARD bool kin__change_drop(kin__change *change, uint64_t off);
