@@ -156,6 +156,7 @@ static void *meet_at_barrier(void *unused) {
             CHECK_EQ(kin_barrier_wait(&barrier, &seat, KIN_FOREVER), 0);
         }
         CHECK_EQ(atomic_load(&shared()->round), round + 1);
+        CHECK_EQ(kin_barrier_waiting(&barrier), 0);
         /* so that nobody comes again before all have looked */
         if (atomic_fetch_add(&shared()->arrived, 1) + 1 == (round + 1) * WORKERS)
             kin_event_set(round % 2 ? &answer : &event);

@@ -20,40 +20,26 @@
 
 #include <string.h>
 
+#include "arena_internal.h"
 #include "fault.h"
+#include "mutex.h"
 #include "os/os.h"
 
-static const uint32_t small_size[KIN_SMALL_CLASSES] = {
+const uint32_t kin__small_size[KIN_SMALL_CLASSES] = {
     64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384, 32768,
 };
 #define SMALL_MAX 32768
 
 /* -- Where things are ------------------------------------------------------ */
 
-static uint64_t unit_of(uint64_t off) {
-    return off / KIN_UNIT;
-}
-
-static kin_block_shm *unit_block(const kin_family *family, uint64_t unit) {
-    return &family->units[unit].block;
-}
-
-static unsigned tag_class(uint64_t tag) {
-    return (unsigned)(tag >> 48 & 0xff) - 1;
-}
-
 static uint64_t class_tag(unsigned class) {
     return (uint64_t)(class + 1) << 48;
-}
-
-static uint64_t class_units(unsigned class) {
-    return 1ull << (class - KIN_LARGE);
 }
 
 static unsigned class_for(uint64_t len) {
     if (len + KIN_HEADER <= SMALL_MAX) {
         unsigned class = 0;
-        while (small_size[class] < len + KIN_HEADER) class++;
+        while (kin__small_size[class] < len + KIN_HEADER) class++;
         return class;
     }
     unsigned class = KIN_LARGE;
@@ -74,9 +60,10 @@ kin_block_shm *kin__block_find(const kin_family *family, uint64_t off) {
     uint64_t tag = atomic_load_explicit(&block->tag, memory_order_acquire);
     unsigned class = tag_class(tag);
     if (tag == 0 || class >= KIN_CLASSES) return NULL;
-    if (KIN_TAG_STATE(tag) != KIN_CHUNK) return off % KIN_UNIT || class < KIN_LARGE ? NULL : block;
+    /* a large block, or a chunk that is cold: one block, whatever is asked for inside of it */
+    if (KIN_TAG_STATE(tag) != KIN_CHUNK) return off % KIN_UNIT ? NULL : block;
     if (class >= KIN_LARGE) return NULL;
-    uint64_t within = off % KIN_UNIT, size = small_size[class];
+    uint64_t within = off % KIN_UNIT, size = kin__small_size[class];
     return within % size || within + size > KIN_UNIT ? NULL : kin__at(family, off);
 }
 
@@ -94,7 +81,7 @@ uint64_t kin__payload_room(const kin_family *family, uint64_t off) {
     uint64_t tag =
         atomic_load_explicit(&unit_block(family, unit_of(off))->tag, memory_order_acquire);
     unsigned class = tag_class(tag);
-    return class < KIN_LARGE ? small_size[class] - KIN_HEADER : class_units(class) * KIN_UNIT;
+    return class < KIN_LARGE ? kin__small_size[class] - KIN_HEADER : class_units(class) * KIN_UNIT;
 }
 
 /* -- Tags ------------------------------------------------------------------- */
@@ -129,7 +116,7 @@ void kin__block_put(kin_family *family, kin_block_shm *block, unsigned state, un
 #define HEAD_EPOCH(head) ((uint32_t)((head) >> 24) & 0xf)
 #define HEAD_CHANGES(head) ((uint32_t)(head) & 0xffffff)
 /* In the tag of a free block that waits on a cold list. */
-#define COLD 0x100u
+#define COLD KIN_COLD
 
 static uint64_t free_tag(uint64_t head, uint32_t cold) {
     return KIN_TAG(KIN_FREE, 0, HEAD_EPOCH(head) | cold);
@@ -147,7 +134,7 @@ static bool head_swap(kin_list_shm *list, uint64_t *head, uint64_t granule, uint
 #define REFUSALS 64
 
 /* Take a block off the list and into the hands of `token`: its offset, or 0. */
-static uint64_t list_take(kin_family *family, kin_list_shm *list, uint32_t cold, uint32_t token) {
+uint64_t kin__list_take(kin_family *family, kin_list_shm *list, uint32_t cold, uint32_t token) {
     uint64_t head = atomic_load_explicit(list, memory_order_acquire);
     for (int refusals = 0; refusals < REFUSALS;) {
         uint64_t granule = HEAD_GRANULE(head);
@@ -167,8 +154,8 @@ static uint64_t list_take(kin_family *family, kin_list_shm *list, uint32_t cold,
 }
 
 /* Put a block on the list whose present tag is `tag` (in this member's hands). */
-static void list_put(kin_list_shm *list, uint32_t cold, kin_block_shm *block, uint64_t off,
-                     uint64_t tag) {
+void kin__list_put(kin_list_shm *list, uint32_t cold, kin_block_shm *block, uint64_t off,
+                   uint64_t tag) {
     uint64_t head = atomic_load_explicit(list, memory_order_acquire);
     for (;;) {
         uint64_t listed = free_tag(head, cold);
@@ -188,14 +175,6 @@ static uint64_t pages(uint64_t len) {
     return (len + page - 1) / page * page;
 }
 
-static kin_list_shm *warm_list(const kin_family *family, unsigned class) {
-    return &family->arena->warm_lists[class];
-}
-
-static kin_list_shm *cold_list(const kin_family *family, unsigned class) {
-    return &family->arena->cold_lists[class];
-}
-
 /* Give the pages of a large block in this member's hands back to the system. */
 static void cool(kin_family *family, uint64_t off) {
     kin_unit_shm *unit = &family->units[unit_of(off)];
@@ -211,12 +190,12 @@ static void trim(kin_family *family) {
     uint32_t token = kin__token(family);
     for (unsigned class = KIN_LARGE; class < KIN_CLASSES; class++) {
         uint64_t off;
-        while ((off = list_take(family, warm_list(family, class), 0, token))) {
+        while ((off = kin__list_take(family, warm_list(family, class), 0, token))) {
             kin_unit_shm *unit = &family->units[unit_of(off)];
             uint64_t touched = atomic_load_explicit(&unit->touched, memory_order_relaxed);
             atomic_fetch_sub_explicit(&family->arena->warm, (int64_t)touched, memory_order_relaxed);
             cool(family, off);
-            list_put(cold_list(family, class), COLD, &unit->block, off,
+            kin__list_put(cold_list(family, class), COLD, &unit->block, off,
                      kin__block_tag(&unit->block));
         }
     }
@@ -231,7 +210,7 @@ static bool commit(kin_family *family, uint64_t len) {
     return false;
 }
 
-static void uncommit(kin_family *family, uint64_t len) {
+void kin__uncommit(kin_family *family, uint64_t len) {
     atomic_fetch_sub_explicit(&family->arena->committed, (int64_t)len, memory_order_relaxed);
 }
 
@@ -249,6 +228,8 @@ static bool commit_hard(kin_family *family, uint64_t len, bool may_reap) {
     if (len > family->arena->limit) return false;
     trim(family);
     if (commit(family, len)) return true;
+    kin__chunks_cool(family, true);
+    if (commit(family, len)) return true;
     if (may_reap && kin_family_reap(family) > 0) {
         trim(family);
         if (commit(family, len)) return true;
@@ -261,7 +242,7 @@ static bool commit_hard(kin_family *family, uint64_t len, bool may_reap) {
  * The claim is the tag; `top` follows, moved on by whoever finds it behind. */
 static uint64_t units_take(kin_family *family, unsigned class, uint64_t tag) {
     kin_arena_shm *arena = family->arena;
-    uint64_t count = class < KIN_LARGE ? 1 : class_units(class);
+    uint64_t count = class_units(class);
     for (;;) {
         uint64_t top = atomic_load_explicit(&arena->top, memory_order_acquire);
         if (count > arena->end_unit - top) return 0;
@@ -271,19 +252,29 @@ static uint64_t units_take(kin_family *family, unsigned class, uint64_t tag) {
             atomic_compare_exchange_strong_explicit(&block->tag, &found, tag | class_tag(class),
                                                     memory_order_acq_rel, memory_order_acquire);
         KIN_FAULT("arena-claimed");
-        unsigned there = mine ? class : tag_class(found);
-        uint64_t next = top + (there < KIN_LARGE ? 1 : class_units(there));
+        uint64_t next = top + class_units(mine ? class : tag_class(found));
         atomic_compare_exchange_strong_explicit(&arena->top, &top, next, memory_order_acq_rel,
                                                 memory_order_relaxed);
         if (mine) return top * KIN_UNIT;
     }
 }
 
-/* Cut a fresh unit into small blocks; the first goes into the hands of `token`. */
+/* A unit for a chunk of this class: one that was it before, or a fresh one. */
+static uint64_t chunk_unit(kin_family *family, unsigned class, uint32_t token) {
+    uint64_t start = kin__list_take(family, cold_list(family, class), COLD, token);
+    if (!start) return units_take(family, class, KIN_TAG(KIN_CHUNK, 0, 0));
+    KIN_FAULT("chunk-warming");
+    kin__block_retag(unit_block(family, unit_of(start)), KIN_TAG(KIN_HAND, KIN_KIND_RAW, token),
+                     KIN_TAG(KIN_CHUNK, 0, 0));
+    return start;
+}
+
+/* Cut a unit into small blocks; the first goes into the hands of `token`. */
 static uint64_t chunk_take(kin_family *family, unsigned class, uint32_t token) {
-    uint64_t start = units_take(family, class, KIN_TAG(KIN_CHUNK, 0, 0));
+    uint64_t start = chunk_unit(family, class, token);
     if (!start) return 0;
-    uint64_t taken = 0, size = small_size[class];
+    kin__chunk_made(family, start);
+    uint64_t taken = 0, size = kin__small_size[class];
     uint64_t hand = KIN_TAG(KIN_HAND, KIN_KIND_RAW, token);
     for (uint64_t at = KIN_UNIT / size * size; at > 0;) {
         at -= size;
@@ -291,7 +282,7 @@ static uint64_t chunk_take(kin_family *family, unsigned class, uint32_t token) {
         /* A rescuer may have been here already. */
         if (!kin__block_retag(block, 0, hand)) continue;
         if (at == 0) taken = start;
-        else list_put(warm_list(family, class), 0, block, start + at, hand);
+        else kin__list_put(warm_list(family, class), 0, block, start + at, hand);
     }
     return taken;
 }
@@ -299,12 +290,15 @@ static uint64_t chunk_take(kin_family *family, unsigned class, uint32_t token) {
 static kin_err small_take(kin_family *family, unsigned class, uint32_t token, bool may_reap,
                           uint64_t *off) {
     for (;;) {
-        *off = list_take(family, warm_list(family, class), 0, token);
-        if (*off) return 0;
+        *off = kin__list_take(family, warm_list(family, class), 0, token);
+        if (*off) {
+            kin__chunk_used(family, *off);
+            return 0;
+        }
         if (!commit_hard(family, KIN_UNIT, may_reap)) return KIN_EARENAFULL;
         *off = chunk_take(family, class, token);
         if (*off) return 0;
-        uncommit(family, KIN_UNIT);
+        kin__uncommit(family, KIN_UNIT);
         if (atomic_load_explicit(&family->arena->top, memory_order_relaxed) >=
             family->arena->end_unit)
             return KIN_EARENAFULL;
@@ -313,14 +307,14 @@ static kin_err small_take(kin_family *family, unsigned class, uint32_t token, bo
 
 /* A free large block of this class or, with no address space left, a larger one. */
 static uint64_t large_find(kin_family *family, unsigned class, uint32_t token) {
-    uint64_t off = list_take(family, warm_list(family, class), 0, token);
+    uint64_t off = kin__list_take(family, warm_list(family, class), 0, token);
     if (off) {
         uint64_t touched =
             atomic_load_explicit(&family->units[unit_of(off)].touched, memory_order_relaxed);
         atomic_fetch_sub_explicit(&family->arena->warm, (int64_t)touched, memory_order_relaxed);
         return off;
     }
-    off = list_take(family, cold_list(family, class), COLD, token);
+    off = kin__list_take(family, cold_list(family, class), COLD, token);
     if (off) return off;
     off = units_take(family, class, KIN_TAG(KIN_HAND, KIN_KIND_RAW, token));
     if (off || ++class == KIN_CLASSES) return off;
@@ -382,12 +376,12 @@ static void large_free(kin_family *family, uint64_t off) {
     int64_t touched = (int64_t)atomic_load_explicit(&unit->touched, memory_order_relaxed);
     int64_t warm = atomic_fetch_add_explicit(&arena->warm, touched, memory_order_relaxed);
     if (touched && warm + touched <= (int64_t)arena->warm_budget) {
-        list_put(warm_list(family, class), 0, &unit->block, off, tag);
+        kin__list_put(warm_list(family, class), 0, &unit->block, off, tag);
         return;
     }
     atomic_fetch_sub_explicit(&arena->warm, touched, memory_order_relaxed);
     if (touched) cool(family, off);
-    list_put(cold_list(family, class), COLD, &unit->block, off, tag);
+    kin__list_put(cold_list(family, class), COLD, &unit->block, off, tag);
 }
 
 void kin__block_free(kin_family *family, uint64_t off) {
@@ -395,12 +389,15 @@ void kin__block_free(kin_family *family, uint64_t off) {
     atomic_store_explicit(&block->serial, 0, memory_order_relaxed);
     atomic_fetch_sub_explicit(&family->hands, 1, memory_order_relaxed);
     if (!is_small(family, block)) {
-        large_free(family, off);
+        unsigned class = tag_class(atomic_load_explicit(&block->tag, memory_order_relaxed));
+        if (class < KIN_LARGE) kin__chunk_cool(family, off);
+        else large_free(family, off);
         return;
     }
     uint64_t chunk =
         atomic_load_explicit(&unit_block(family, unit_of(off))->tag, memory_order_relaxed);
-    list_put(warm_list(family, tag_class(chunk)), 0, block, off, kin__block_tag(block));
+    kin__list_put(warm_list(family, tag_class(chunk)), 0, block, off, kin__block_tag(block));
+    kin__chunk_unused(family, off);
 }
 
 /* -- All blocks ---------------------------------------------------------------- */
@@ -420,7 +417,7 @@ void kin__blocks_walk(kin_family *family, kin__visitor *visit, void *context) {
             unit += class_units(class);
             continue;
         }
-        uint64_t size = small_size[class];
+        uint64_t size = kin__small_size[class];
         for (uint64_t at = 0; at + size <= KIN_UNIT; at += size)
             visit(family, start + at, kin__at(family, start + at), size, context);
         unit++;
@@ -440,20 +437,28 @@ static void rescue(kin_family *family, uint64_t off, kin_block_shm *block, uint6
     if (tag == free_tag(head, cold)) return;
     uint64_t hand = KIN_TAG(KIN_HAND, KIN_KIND_RAW, kin__token(family));
     if (!kin__block_retag(block, tag, hand)) return;
-    list_put(list, cold, block, off, hand);
+    kin__list_put(list, cold, block, off, hand);
 }
 
-static void new_epoch(kin_list_shm *list) {
+void kin__list_new_epoch(kin_list_shm *list) {
     uint64_t head = atomic_load_explicit(list, memory_order_acquire);
     while (!head_swap(list, &head, 0, HEAD_EPOCH(head) % 15 + 1)) continue;
 }
 
-void kin__blocks_rescue(kin_family *family) {
-    for (unsigned class = 0; class < KIN_CLASSES; class++) {
-        new_epoch(warm_list(family, class));
-        if (class >= KIN_LARGE) new_epoch(cold_list(family, class));
-    }
+void kin__blocks_relist(kin_family *family) {
     kin__blocks_walk(family, rescue, NULL);
+}
+
+void kin__blocks_rescue(kin_family *family) {
+    kin_mutex_shm *cooler = &family->arena->cooler;
+    /* who died with it has left nothing that is not found here */
+    (void)!kin__mutex_lock(family, cooler);
+    for (unsigned class = 0; class < KIN_CLASSES; class++) {
+        kin__list_new_epoch(warm_list(family, class));
+        kin__list_new_epoch(cold_list(family, class));
+    }
+    kin__blocks_relist(family);
+    kin__mutex_unlock(cooler);
 }
 
 void kin__arena_format(kin_arena_shm *arena) {

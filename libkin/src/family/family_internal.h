@@ -23,6 +23,7 @@ struct kin_family {
     pthread_mutex_t local; /* guards what follows, and is held across fork */
     struct {
         kin_holds_shm **block;
+        uint32_t *in_use; /* of each block */
         uint32_t block_count;
         uint32_t used; /* entries ever used */
         uint32_t *spare;

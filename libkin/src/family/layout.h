@@ -81,7 +81,8 @@ typedef struct kin_block_shm {
 typedef struct kin_unit_shm {
     kin_block_shm block;
     _Atomic uint64_t touched; /* bytes at its start that may have pages */
-    uint64_t pad[3];
+    _Atomic int64_t used;     /* of a chunk: blocks in use, only a hint */
+    uint64_t pad[2];
 } kin_unit_shm;
 
 /* Head of a free list: granule (36 bits), epoch (4), change counter (24). */
@@ -182,10 +183,13 @@ typedef struct kin_arena_shm {
     _Atomic uint64_t top;       /* first unit never used; a hint that lags */
     _Atomic int64_t committed;  /* bytes that have pages, as far as counted */
     _Atomic int64_t warm;       /* bytes of free large blocks that have pages */
+    _Atomic int64_t chunks;     /* how many there are, and of how many no block is in use: hints */
+    _Atomic int64_t idle;
     _Atomic uint64_t serial;    /* last one given out */
     _Atomic uint32_t rows_used; /* rows of the member table ever used */
     _Atomic uint32_t row_hint;  /* where to look for a free row next */
-    uint64_t fill1[3];
+    kin_mutex_shm cooler; /* who begins the free lists anew: chunks.c */
+    uint32_t fill1[3];
 
     /* References. */
     kin_mutex_shm refs;
@@ -196,7 +200,7 @@ typedef struct kin_arena_shm {
     kin_locker_shm locker;
 
     kin_list_shm warm_lists[KIN_CLASSES];
-    kin_list_shm cold_lists[KIN_CLASSES]; /* large classes: pages given back */
+    kin_list_shm cold_lists[KIN_CLASSES]; /* pages given back: large blocks, chunks */
 } kin_arena_shm;
 
 _Static_assert(KIN_HEADER == 32, "payloads start 32 bytes behind a granule");

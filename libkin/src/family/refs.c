@@ -192,8 +192,16 @@ void kin__object_end(kin_family *family, uint64_t off) {
 
 /* -- This member's table of holds ------------------------------------------------ */
 
-static _Atomic uint64_t *entry(kin_family *family, uint32_t index) {
+static _Atomic uint64_t *entry_locked(kin_family *family, uint32_t index) {
     return &family->holds.block[index / KIN_HOLDS_PER_BLOCK]->entry[index % KIN_HOLDS_PER_BLOCK];
+}
+
+/* The entries stay where they are, but which block is where is in an array that may grow. */
+static _Atomic uint64_t *entry(kin_family *family, uint32_t index) {
+    pthread_mutex_lock(&family->local);
+    _Atomic uint64_t *place = entry_locked(family, index);
+    pthread_mutex_unlock(&family->local);
+    return place;
 }
 
 /* One more block of entries, put in front of the others of `token`'s row. */
@@ -217,9 +225,42 @@ static kin_err grow_locally(kin_family *family) {
     void *grown = realloc(family->holds.block, (count + 1) * sizeof *family->holds.block);
     if (!grown) return -ENOMEM;
     family->holds.block = grown;
+    grown = realloc(family->holds.in_use, (count + 1) * sizeof *family->holds.in_use);
+    if (!grown) return -ENOMEM;
+    family->holds.in_use = grown;
+    family->holds.in_use[count] = 0;
     kin_err err = grow_for(family, kin__token(family), &family->holds.block[count]);
     if (!err) family->holds.block_count++;
     return err;
+}
+
+/* Indices of blocks that are gone are not to be used again. */
+static void forget_spares_from(kin_family *family, uint32_t end) {
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < family->holds.spare_count; i++)
+        if (family->holds.spare[i] < end) family->holds.spare[kept++] = family->holds.spare[i];
+    family->holds.spare_count = kept;
+}
+
+/* Give blocks at the end back of which no entry is in use, but one. */
+static void shrink_locally(kin_family *family) {
+    kin_member_shm *row = kin__member_row(family, kin__token(family));
+    uint32_t count = family->holds.block_count, before = count;
+    while (count > 1 && !family->holds.in_use[count - 1] && !family->holds.in_use[count - 2]) {
+        kin_holds_shm *last = family->holds.block[--count];
+        uint64_t off = atomic_load_explicit(&row->holds, memory_order_relaxed);
+        /* the newest one is the first of the chain; from here on it is just a block in hand */
+        atomic_store_explicit(&row->holds, atomic_load_explicit(&last->next, memory_order_relaxed),
+                              memory_order_release);
+        KIN_FAULT("holds-shrinking");
+        atomic_fetch_add_explicit(&family->hands, 1, memory_order_relaxed);
+        kin__block_free(family, off);
+    }
+    if (count == before) return;
+    family->holds.block_count = count;
+    if (family->holds.used > count * KIN_HOLDS_PER_BLOCK)
+        family->holds.used = count * KIN_HOLDS_PER_BLOCK;
+    forget_spares_from(family, family->holds.used);
 }
 
 static kin_err index_take(kin_family *family, uint32_t *index) {
@@ -233,11 +274,17 @@ static kin_err index_take(kin_family *family, uint32_t *index) {
             err = grow_locally(family);
         if (!err) *index = family->holds.used++;
     }
+    if (!err) family->holds.in_use[*index / KIN_HOLDS_PER_BLOCK]++;
     pthread_mutex_unlock(&family->local);
     return err;
 }
 
 static void index_give_locked(kin_family *family, uint32_t index) {
+    uint32_t block = index / KIN_HOLDS_PER_BLOCK;
+    if (--family->holds.in_use[block] == 0 && block + 2 >= family->holds.block_count) {
+        shrink_locally(family);
+        if (index >= family->holds.used) return;
+    }
     if (family->holds.spare_count == family->holds.spare_room) {
         uint32_t room = family->holds.spare_room * 2 + 64;
         void *grown = realloc(family->holds.spare, room * sizeof *family->holds.spare);
@@ -267,7 +314,7 @@ bool kin__holds_copy(kin_family *family, uint32_t child) {
     }
     lock(family);
     for (uint32_t i = 0; i < family->holds.used; i++) {
-        uint64_t off = atomic_load_explicit(entry(family, i), memory_order_relaxed);
+        uint64_t off = atomic_load_explicit(entry_locked(family, i), memory_order_relaxed);
         if (off)
             hold_locked(family, kin__block(family, off), off,
                         &copy[i / KIN_HOLDS_PER_BLOCK]->entry[i % KIN_HOLDS_PER_BLOCK]);
@@ -382,7 +429,7 @@ void kin_handle_close(kin_handle *handle) {
     if (!kin__token(family)) return;
     pthread_mutex_lock(&family->local);
     bool left = atomic_load_explicit(&family->left, memory_order_relaxed);
-    _Atomic uint64_t *place = left ? NULL : entry(family, handle->hold);
+    _Atomic uint64_t *place = left ? NULL : entry_locked(family, handle->hold);
     pthread_mutex_unlock(&family->local);
     if (left) return; /* all holds were given back at once */
     kin__ref_out_of(family, place);

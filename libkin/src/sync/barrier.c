@@ -59,13 +59,13 @@ static bool is_here(const kin_seat_shm *seat) {
 /* The round is over. */
 static void let_go(kin_family *family, kin_barrier_shm *shm, uint32_t why) {
     kin_seat_shm *seat;
+    set(&shm->arrived, 0); /* first: who was told may ask */
     for (kin__seat_walk walk = kin__seats_of(family, &shm->seats);
          (seat = kin__seat_next(&walk));) {
         if (!is_here(seat)) continue;
         kin__seat_say(seat, why);
         KIN_FAULT("barrier-letting-go");
     }
-    set(&shm->arrived, 0);
     uint32_t round = get(&shm->round) + 1;
     /* release: who sees it sees its seat */
     atomic_store_explicit(&shm->round, round ? round : 1, memory_order_release);
