@@ -127,6 +127,12 @@ static int warn_of_the_dead(kinx_shared *self, const kinx_lock_ops *ops, uint32_
     return -1;
 }
 
+static int acquired(kinx_shared *self, const kinx_lock_ops *ops, kin_err news, uint32_t place) {
+    self->thread = PyThread_get_thread_ident();
+    if (ops->acquired) ops->acquired(self);
+    return news == KIN_OWNER_DIED ? warn_of_the_dead(self, ops, place) : 1;
+}
+
 int kinx_lock_acquire(kinx_shared *self, kin_deadline deadline) {
     const kinx_lock_ops *ops = ops_of(self);
     if (!ops) {
@@ -141,9 +147,25 @@ int kinx_lock_acquire(kinx_shared *self, kin_deadline deadline) {
         kinx_raise(self->state, err, Py_TYPE(self)->tp_name);
         return -1;
     }
-    self->thread = PyThread_get_thread_ident();
-    if (ops->acquired) ops->acquired(self);
-    return err == KIN_OWNER_DIED ? warn_of_the_dead(self, ops, place) : 1;
+    return acquired(self, ops, err, place);
+}
+
+int kinx_lock_acquire_briefly(kinx_shared *self) {
+    const kinx_lock_ops *ops = ops_of(self);
+    kin_err err = ops ? ops->acquire(self, KIN_NOW, 0) : -ETIMEDOUT;
+    return err < 0 ? kinx_lock_acquire(self, KIN_FOREVER) : acquired(self, ops, err, 0);
+}
+
+int kinx_lock_hold(kinx_shared *self) {
+    bool is_held = self->handle.ref.kind == KIN_KIND_RLOCK && kin_rlock_depth(&self->rlock) > 0;
+    return is_held ? 0 : kinx_lock_acquire_briefly(self);
+}
+
+int kinx_lock_let_go(kinx_shared *self) {
+    kin_err err = ops_of(self)->release(self);
+    if (err == 0) return 0;
+    kinx_raise(self->state, err, Py_TYPE(self)->tp_name);
+    return -1;
 }
 
 static PyObject *answer(int taken) {
@@ -165,8 +187,7 @@ PyObject *kinx_lock_enter(kinx_shared *self, PyObject *unused) {
 PyObject *kinx_lock_release(kinx_shared *self, PyObject *unused) {
     const kinx_lock_ops *ops = ops_of(self);
     if (!ops) return kinx_raise_not_open(self);
-    kin_err err = ops->release(self);
-    if (err < 0) return kinx_raise(self->state, err, Py_TYPE(self)->tp_name);
+    if (kinx_lock_let_go(self) < 0) return NULL;
     Py_RETURN_NONE;
 }
 

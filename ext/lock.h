@@ -47,6 +47,12 @@ int kinx_lock_no_arguments(kinx_shared *self, PyObject *args, PyObject *kwds);
 /* 1: taken.  0: the deadline came.  Raises, and returns -1: what a signal's handler raised, what
  * the warning of a holder's death became; then it was not taken. */
 int kinx_lock_acquire(kinx_shared *self, kin_deadline deadline);
+/* The same, without a deadline, for a moment: where it was taken is not noted unless it has to wait. */
+int kinx_lock_acquire_briefly(kinx_shared *self);
+/* The same for a section in which no code of Python's runs: 0 if this thread holds it anyway. */
+int kinx_lock_hold(kinx_shared *self);
+/* What release() does, of a lock that is open.  Raises. */
+int kinx_lock_let_go(kinx_shared *self);
 PyObject *kinx_lock_acquire_call(kinx_shared *self, PyObject *const *args, Py_ssize_t nargs,
                                  PyObject *kwnames);
 PyObject *kinx_lock_enter(kinx_shared *self, PyObject *unused);

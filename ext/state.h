@@ -21,6 +21,7 @@
 #include <structmember.h>
 #define Py_T_PYSSIZET T_PYSSIZET
 #define Py_READONLY READONLY
+#define Py_T_OBJECT_EX T_OBJECT_EX
 #endif
 
 #define KINX_KINDS KIN_KINDS_NAMED
@@ -32,6 +33,7 @@ typedef struct kinx_state {
     PyTypeObject *semlock_type; /* the base of locks and semaphores */
     PyTypeObject *dict_iterator_type;
     PyTypeObject *kind_types[KINX_KINDS];
+    PyTypeObject *synchronized; /* SynchronizedBase */
     PyTypeObject *blob_type;
     PyTypeObject *doorbell_type;
     PyObject *stale_reference;
@@ -53,6 +55,12 @@ typedef struct kinx_state {
     PyObject *encode_key;                                  /* kinfolk._shared_keys.encode */
     PyObject *queue_shutdown;                              /* kinfolk.queues.ShutDown */
     PyObject *extra_reducers, *late_reducers, *learn_late; /* kinfolk.reduction's */
+    PyObject *codes, *synchronize;                         /* kinfolk.sharedctypes' */
+    PyObject *get_context;                                 /* kinfolk's */
+
+    struct {
+        PyObject *acquire, *release, *value;
+    } names; /* interned */
 } kinx_state;
 
 /* Calls `visit` for each reference that the state holds. */
@@ -75,6 +83,10 @@ typedef struct kinx_state {
         visit((st)->extra_reducers);                                                     \
         visit((st)->late_reducers);                                                      \
         visit((st)->learn_late);                                                         \
+        visit((st)->codes);                                                              \
+        visit((st)->synchronize);                                                        \
+        visit((st)->get_context);                                                        \
+        visit((st)->synchronized);                                                       \
     } while (0)
 
 extern struct PyModuleDef kinx_module;
@@ -112,6 +124,9 @@ int kinx_barrier_exec(PyObject *module);
 int kinx_shared_dict_exec(PyObject *module);
 int kinx_shared_list_exec(PyObject *module);
 int kinx_memory_exec(PyObject *module);
+int kinx_synchronized_exec(PyObject *module);
+/* With the module: until then, objects need the names. */
+void kinx_synchronized_free(kinx_state *st);
 int kinx_blob_exec(PyObject *module);
 int kinx_descriptor_exec(PyObject *module);
 int kinx_queue_exec(PyObject *module);

@@ -13,15 +13,21 @@ separate object.  They hand over what the reducer returned as it is, a pickle
 hands over what it rebuilt: `_Seat` tells the two apart.
 
 The synchronized kind is a thin wrapper: the object, a lock, and each access
-inside the lock.
+inside the lock (ext/synchronized.c).
 """
 
 import copyreg
 import ctypes
-import types
 import weakref
 
 from . import get_context, heap
+from ._kin import (
+    Synchronized,
+    SynchronizedArray,
+    SynchronizedBase,
+    SynchronizedString,
+    locked,
+)
 
 __all__ = ["RawValue", "RawArray", "Value", "Array", "copy", "synchronized"]
 
@@ -41,6 +47,11 @@ typecode_to_type = {
     "f": ctypes.c_float,
     "d": ctypes.c_double,
 }
+
+#: The types whose values ext/synchronized.c reads and writes in place: others, also those that
+#: are derived from them, are left to ctypes.
+_codes = {type_: code for code, type_ in typecode_to_type.items() if code != "u"}
+_codes[ctypes.c_bool] = "?"
 
 
 def RawValue(typecode_or_type, *args):
@@ -107,7 +118,7 @@ def _new_value(type_):
 def _with_lock(obj, lock, ctx):
     if lock is False:
         return obj
-    if lock is True or lock is None:
+    if lock in (True, None):
         ctx = ctx or get_context()
         lock = ctx.RLock()
     if not hasattr(lock, "acquire"):
@@ -224,99 +235,12 @@ def _wrapper_class(obj):
 
 def _structure_class(cls):
     fields = {field[0]: make_property(field[0]) for field in cls._fields_}
-    return type("Synchronized" + cls.__name__, (SynchronizedBase,), fields)
-
-
-# Calls of acquire() and release(), here and below: they cost less than `with`.
-
-
-def _get_value(self):
-    self.acquire()
-    try:
-        return self._obj.value
-    finally:
-        self.release()
-
-
-def _set_value(self, value):
-    self.acquire()
-    try:
-        self._obj.value = value
-    finally:
-        self.release()
+    made = type("Synchronized" + cls.__name__, (SynchronizedBase,), fields)
+    # Before any pickler thinks of the class, which has no name to be found by.
+    copyreg.pickle(made, SynchronizedBase.__reduce__)
+    return made
 
 
 def make_property(name):
     """A property that gets and sets the attribute `name` of the wrapped object inside the lock."""
-    return property(_about(name, _get_value), _about(name, _set_value))
-
-
-def _about(name, function):
-    # The same code about another attribute: as fast as if it were written out.
-    code = function.__code__
-    names = tuple(name if each == "value" else each for each in code.co_names)
-    return types.FunctionType(code.replace(co_names=names), globals())
-
-
-class SynchronizedBase:
-    """A ctypes object and its lock, which is taken by `with`, acquire() and release()."""
-
-    def __init__(self, obj, lock=None, ctx=None):
-        self._obj = obj
-        self._lock = lock or (ctx or get_context()).RLock()
-        self.acquire = self._lock.acquire
-        self.release = self._lock.release
-
-    def __enter__(self):
-        return self._lock.__enter__()
-
-    def __exit__(self, *args):
-        return self._lock.__exit__(*args)
-
-    def __reduce__(self):
-        return synchronized, (self._obj, self._lock)
-
-    def __repr__(self):
-        return f"<{type(self).__name__} wrapper for {self._obj}>"
-
-    def get_obj(self):
-        """The wrapped ctypes object: access to it is not locked."""
-        return self._obj
-
-    def get_lock(self):
-        """The lock."""
-        return self._lock
-
-
-class Synchronized(SynchronizedBase):
-    """A simple value; `v.value += 1` is a read and a write, so wrap it in `with v.get_lock():`."""
-
-    value = make_property("value")
-
-
-class SynchronizedArray(SynchronizedBase):
-    """An array: items and slices."""
-
-    def __len__(self):
-        return len(self._obj)
-
-    def __getitem__(self, i):
-        self.acquire()
-        try:
-            return self._obj[i]
-        finally:
-            self.release()
-
-    def __setitem__(self, i, value):
-        self.acquire()
-        try:
-            self._obj[i] = value
-        finally:
-            self.release()
-
-
-class SynchronizedString(SynchronizedArray):
-    """An array of c_char: `value` up to the first zero byte, `raw` whole."""
-
-    value = make_property("value")
-    raw = make_property("raw")
+    return locked(name)

@@ -358,16 +358,19 @@ int kin_lock_died(const kin_lock *lock) {
 
 /* The caller's thread id.  The token tells a forked child's copy of what is known from its own. */
 static uint32_t caller(const kin_family *family) {
-    static _Thread_local uint32_t known, of_member;
+    static _Thread_local struct {
+        uint32_t tid, token;
+    } known;
     uint32_t token = kin__token(family);
-    if (of_member != token) known = kin__os_tid();
-    of_member = token;
-    return known;
+    if (known.token != token) known.tid = kin__os_tid();
+    known.token = token;
+    return known.tid;
 }
 
 static bool is_mine(const kin_rlock *lock) {
     const kin_lock_shm *shm = lock->handle.shm;
-    return atomic_load_explicit(&shm->tid, memory_order_relaxed) == caller(lock->handle.family) &&
+    uint32_t tid = atomic_load_explicit(&shm->tid, memory_order_relaxed);
+    return tid && tid == caller(lock->handle.family) &&
            owner(shm) == kin__token(lock->handle.family);
 }
 
