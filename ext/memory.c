@@ -49,6 +49,11 @@ static PyObject *repr(kinx_shared *self) {
     return kinx_shared_repr(self, "len=%zd", length(self));
 }
 
+static PyObject *get_address(kinx_shared *self, void *closure) {
+    KINX_CHECK_OPEN(self);
+    return PyLong_FromVoidPtr(kin_memory_data(&self->handle));
+}
+
 static PyObject *link_memory(kinx_shared *self, PyObject *unused) {
     KINX_CHECK_OPEN(self);
     kin_err err = kin_memory_link(&self->handle);
@@ -96,6 +101,7 @@ static PyMethodDef methods[] = {
 };
 
 static PyGetSetDef getset[] = {
+    {"address", (getter)get_address, NULL, "Where its first byte lies in this process.", NULL},
     {"views", (getter)get_views, NULL, "How many buffers of it are in use in this process.", NULL},
     {"unlinked", (getter)get_unlinked, NULL, "Was it unlinked?", NULL},
     {NULL},

@@ -157,14 +157,14 @@ static int release(synchronized *self, section *in) {
 static int release_after_error(synchronized *self, section *in) {
     PyObject *type, *value, *traceback, *newer[3];
     PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
     if (release(self, in) == 0) {
         PyErr_Restore(type, value, traceback);
         return -1;
     }
-    PyErr_NormalizeException(&type, &value, &traceback);
-    if (traceback) (void)PyException_SetTraceback(value, traceback);
     PyErr_Fetch(&newer[0], &newer[1], &newer[2]);
     PyErr_NormalizeException(&newer[0], &newer[1], &newer[2]);
+    if (traceback) (void)PyException_SetTraceback(value, traceback);
     PyException_SetContext(newer[1], value); /* steals */
     PyErr_Restore(newer[0], newer[1], newer[2]);
     Py_XDECREF(type);

@@ -100,6 +100,8 @@ _EXTRAS = {
     "SharedList": "shared_list",
     "ShutDown": "_shutdown",
     "explain": "_explain",
+    "share": "_shared_array",
+    "shared_array": "_shared_array",
 }
 
 

@@ -56,6 +56,8 @@ from . import (
     util as util,
 )
 from ._explain import Explanation as _Explanation
+from ._shared_array import share as share
+from ._shared_array import shared_array as shared_array
 from .context import AuthenticationError as AuthenticationError
 from .context import BufferTooShort as BufferTooShort
 from .context import Process as Process

@@ -449,6 +449,9 @@ class _Walk:
             if type(part) is _Descriptor:
                 node.how, node.what = DESCRIPTOR, f"{part.fd}: the child gets a duplicate"
                 return None
+        if _is_private_wrapper(thing):
+            node.what = "a ctypes object and its lock"
+            return iter(((".get_obj()", thing._obj, False), (".get_lock()", thing._lock, False)))
         if _is_shared(thing) or any(map(_is_shared, arguments)):
             node.how, node.what = BY_REF, _ref_words(thing)
             return None
@@ -693,7 +696,17 @@ _SHARED_MODULES = (
 )
 
 
+def _is_private_wrapper(thing):
+    """Whether `thing` is what Value() or Array() make, over an object or a lock that is not shared."""
+    sharedctypes = sys.modules.get("kinfolk.sharedctypes")
+    if sharedctypes is None or not issubclass(type(thing), sharedctypes.SynchronizedBase):
+        return False
+    return not (_is_shared(thing._lock) and sharedctypes.is_shared(thing._obj))
+
+
 def _ref_words(thing):
+    if _is_array(thing):
+        return f"{_length(thing.nbytes)}{_shape_of(thing)}: it stays in the family's arena"
     if type(thing).__module__ in ("kinfolk._proxies", "kinfolk._proxy_types", "kinfolk.managers"):
         return "to an object that a manager holds"
     if type(thing).__module__ == "kinfolk.shared_memory":
@@ -720,8 +733,12 @@ def _is_plumbing(thing, part):
 _KEPT_BY_CLASSES = (".__slotnames__", ".__static_attributes__", ".__dataclass_params__")
 
 
+def _is_array(thing):
+    return type(thing).__module__ in ("numpy", "kinfolk._shared_array")
+
+
 def _shape_of(thing):
-    if type(thing).__module__ != "numpy":
+    if not _is_array(thing):
         return ""
     return f" of {thing.dtype}, {' × '.join(map(str, thing.shape)) or 'a scalar'}"
 

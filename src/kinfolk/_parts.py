@@ -28,6 +28,8 @@ import types
 import weakref
 from _pickle import PickleBuffer
 
+from . import _kin
+
 __all__ = [
     "ATOMS",
     "attribute_of",
@@ -373,6 +375,12 @@ def _of_keys(view, step, key, part):
     return (".mapping", None) if step == ARG else _of_any(view, step, key, part)
 
 
+def _of_synchronized(wrapper, step, key, part):
+    if step == ARG:
+        return (".get_obj()", ".get_lock()")[key], None
+    return _of_any(wrapper, step, key, part)
+
+
 _BY_TYPE = {
     tuple: _of_any,
     list: _of_any,
@@ -389,6 +397,7 @@ _BY_TYPE = {
 }
 
 _BY_BASE = (
+    (_kin.SynchronizedBase, _of_synchronized),
     (type, _of_class),
     (types.ModuleType, _of_module),
     (functools.partial, _of_partial),

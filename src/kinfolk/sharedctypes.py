@@ -18,6 +18,7 @@ inside the lock (ext/synchronized.c).
 
 import copyreg
 import ctypes
+import sys
 import weakref
 
 from . import get_context, heap
@@ -183,6 +184,11 @@ def _register(type_):
             _register(part)
 
 
+def is_shared(obj):
+    """Whether the ctypes object `obj` lies in shared memory, so that its pickle is a ref to it."""
+    return _wrapper_under(obj) is not None
+
+
 def _wrapper_under(obj):
     """The wrapper that `obj`, or the object that it is a part of, lies in; None if none."""
     while obj is not None:
@@ -204,11 +210,18 @@ def _spelled(type_):
     while issubclass(type_, ctypes.Array) and type_ is type_._type_ * type_._length_:
         shape.append(type_._length_)
         type_ = type_._type_
+    if getattr(type_, _FOREIGN, None) is type_:
+        # Numbers whose bytes are in the foreign order: a name of c_int's, but no c_int.
+        return (getattr(type_, _NATIVE), _FOREIGN), tuple(shape)
     return type_, tuple(shape)
 
 
+_ORDERS = "__ctype_le__", "__ctype_be__"
+_NATIVE, _FOREIGN = _ORDERS if sys.byteorder == "little" else reversed(_ORDERS)
+
+
 def _arrive(item_type, shape, wrapper, offset):
-    type_ = item_type
+    type_ = getattr(*item_type) if isinstance(item_type, tuple) else item_type
     for length in reversed(shape):
         type_ *= length
     if isinstance(wrapper, _Seat):
