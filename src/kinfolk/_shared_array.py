@@ -222,7 +222,9 @@ def _spelled(dtype):
 
 
 def _open(memory, offset, shape, strides, dtype, writeable, cls=SharedArray):
-    """What a pickled shared array is made of.  numpy checks that it lies in the memory."""
+    """What a pickled shared array is made of.  ValueError if it does not lie in the memory."""
+    if offset < 0:  # numpy looks at the end of it only, unless there are strides
+        raise ValueError("offset must be non-negative")
     array = numpy.ndarray.__new__(cls, shape, dtype, memory, offset, strides)
     if not writeable:
         array.flags.writeable = False

@@ -1,6 +1,7 @@
 """kinfolk.explain and `python -m kinfolk explain`: how things would travel, part by part."""
 
 import collections
+import ctypes
 import dataclasses
 import enum
 import io
@@ -656,3 +657,16 @@ def test_secrets_are_not_shown():
     explanation = kinfolk.explain({"key": key, "process": kinfolk.Process(target=print)})
     assert explanation.travels and "a secret" in str(explanation)
     assert repr(bytes(key))[2:12] not in str(explanation)
+
+
+def test_values_and_arrays():
+    from kinfolk import sharedctypes
+
+    shared = kinfolk.explain([kinfolk.Value("i"), kinfolk.RawArray("d", 3), kinfolk.Array("c", 9)])
+    assert [part.how for part in shared.root.parts] == ["by ref"] * 3
+    private = kinfolk.explain(sharedctypes.synchronized(ctypes.c_int(5)))
+    assert private.root.how == "copied"
+    assert [part.label for part in private.root.parts] == [".get_obj()", ".get_lock()"]
+    assert [part.how for part in private.root.parts] == ["copied", "by ref"]
+    stuck = kinfolk.explain(kinfolk.Value("i", lock=threading.Lock()), name="v")
+    assert [problem.path for problem in stuck.problems] == ["v.get_lock()"]
