@@ -430,6 +430,7 @@ def start_forkserver(mp):
 if __name__ == "__main__":
     import shared_cases  # noqa: F401
     import sync_cases  # noqa: F401
+    import value_cases  # noqa: F401
     from cases import CASES  # not this page's: the one that the other has added to
 
     package, name = sys.argv[1:]

@@ -15,6 +15,7 @@ import sys
 import peers
 import shared_cases  # noqa: F401
 import sync_cases  # noqa: F401
+import value_cases  # noqa: F401
 from cases import CASES
 from rich.console import Console
 from rich.progress import track

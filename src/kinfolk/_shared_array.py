@@ -42,7 +42,9 @@ class SharedArray(numpy.ndarray):
     def __array_wrap__(self, array, context=None, return_scalar=None):
         """What a function of numpy's returns: the array that it was told to fill, or a plain one."""
         if isinstance(array, SharedArray):
-            return array
+            if _memory_of(array) is not None:
+                return array
+            array = _plain(array)
         # numpy 1 does not say whether it would return a scalar: it does if there are no dimensions.
         if return_scalar or (return_scalar is None and array.ndim == 0):
             return array[()]
