@@ -24,7 +24,7 @@ def value_get(mp):
 
     def turn(count):
         for _ in range(count):
-            value.value
+            value.value  # noqa: B018
 
     return per_call(turn)
 

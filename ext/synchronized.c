@@ -8,22 +8,21 @@
  *     somebody else's, it is taken and given back without a call of Python.  Else the methods are
  *     called by their names, as anybody would: a lock is whatever has them.
  *
- *   - If the object is of one of ctypes' own number types and lies in memory that it does not own,
- *     its value is read and written in place.  Such memory never moves: ctypes resizes only what an
- *     object owns.  No code of Python's runs then between the taking of the lock and its giving
- *     back, so that whoever holds it already need not take it again.  Values that need any
- *     conversion, or are refused, are left to ctypes, which says what it always says. */
+ *   - If the object is a number in shared memory, its value is read and written in place (number.c).
+ *     No code of Python's runs then between the taking of the lock and its giving back, so that
+ *     whoever holds it already need not take it again.  Values that need any conversion, or are
+ *     refused, are left to ctypes, which says what it always says. */
 #include "args.h"
 #include "lock.h"
+#include "number.h"
 
 typedef struct synchronized {
     PyObject_HEAD
     PyObject *weakrefs, *dict;
-    kinx_state *state;   /* borrowed */
+    kinx_state *state;    /* borrowed */
     PyObject *obj, *lock; /* NULL until __init__ */
-    kinx_shared *ours;   /* `lock`, if it is one of ours; borrowed */
-    char *data;          /* where the value of `obj` is, if it is read and written in place */
-    char code;           /* and what is there, as the array module calls it */
+    kinx_shared *ours;    /* `lock`, if it is one of ours; borrowed */
+    kinx_number number;   /* in `obj` */
 } synchronized;
 
 static bool check_made(synchronized *self) {
@@ -75,36 +74,10 @@ static int set_lock(synchronized *self, PyObject *lock) {
     return 0;
 }
 
-/* 1: the memory under the ctypes object `obj` is not its own.  Raises. */
-static int is_borrower(PyObject *obj) {
-    PyObject *owns = PyObject_GetAttrString(obj, "_b_needsfree_");
-    int is = owns ? PyObject_Not(owns) : -1;
-    Py_XDECREF(owns);
-    return is;
-}
-
-/* Where the value of `obj` lies, and what it is: *data is NULL if that is for ctypes to say.  Raises. */
-static int look_inside(kinx_state *st, PyObject *obj, char **data, char *code) {
-    *data = NULL;
-    PyObject *codes = kinx_import(&st->codes, "kinfolk.sharedctypes", "_codes");
-    if (!codes) return -1;
-    PyObject *known = PyDict_GetItemWithError(codes, (PyObject *)Py_TYPE(obj));
-    if (!known) return PyErr_Occurred() ? -1 : 0;
-    int borrower = is_borrower(obj);
-    if (borrower <= 0) return borrower;
-    Py_buffer view;
-    if (PyObject_GetBuffer(obj, &view, PyBUF_WRITABLE) < 0) return -1;
-    *data = view.buf;
-    *code = (char)PyUnicode_READ_CHAR(known, 0);
-    PyBuffer_Release(&view);
-    return 0;
-}
-
 static int set_obj(synchronized *self, PyObject *obj) {
-    char *data, code = 0;
-    if (look_inside(self->state, obj, &data, &code) < 0) return -1;
-    self->data = data;
-    self->code = code;
+    kinx_number number;
+    if (kinx_number_in(self->state, obj, &number) < 0) return -1;
+    self->number = number;
     Py_XSETREF(self->obj, Py_NewRef(obj));
     return 0;
 }
@@ -187,76 +160,11 @@ static PyObject *give_with(synchronized *self, section *in, PyObject *result) {
     return NULL;
 }
 
-/* -- Values in place ------------------------------------------------------------------- */
-
-#define KINX_INTEGERS(each)                                           \
-    each('b', signed char, PyLong_FromLong)                           \
-    each('B', unsigned char, PyLong_FromLong)                         \
-    each('h', short, PyLong_FromLong)                                 \
-    each('H', unsigned short, PyLong_FromLong)                        \
-    each('i', int, PyLong_FromLong)                                   \
-    each('I', unsigned int, PyLong_FromUnsignedLong)                  \
-    each('l', long, PyLong_FromLong)                                  \
-    each('L', unsigned long, PyLong_FromUnsignedLong)                 \
-    each('q', long long, PyLong_FromLongLong)                         \
-    each('Q', unsigned long long, PyLong_FromUnsignedLongLong)
-
-#define LOAD(code, ctype, make) \
-    case code: {                \
-        ctype x;                \
-        memcpy(&x, data, sizeof x); \
-        return make(x);         \
-    }
-
-static PyObject *load(const char *data, char code) {
-    switch (code) {
-        KINX_INTEGERS(LOAD)
-        LOAD('f', float, PyFloat_FromDouble)
-        LOAD('d', double, PyFloat_FromDouble)
-        LOAD('?', bool, PyBool_FromLong)
-    }
-    return PyBytes_FromStringAndSize(data, 1); /* 'c' */
-}
-
-#define STORE(code, ctype, make) \
-    case code: {                 \
-        ctype x = (ctype)bits;   \
-        memcpy(data, &x, sizeof x); \
-        return true;             \
-    }
-
-/* What does not fit is cut off, as ctypes has it. */
-static bool store_integer(char *data, char code, PyObject *value) {
-    unsigned long long bits = PyLong_AsUnsignedLongLongMask(value);
-    switch (code) { KINX_INTEGERS(STORE) }
-    return false;
-}
-
-static bool store_float(char *data, char code, PyObject *value) {
-    double bits = PyFloat_AS_DOUBLE(value);
-    switch (code) {
-        STORE('f', float, )
-        STORE('d', double, )
-    }
-    return false;
-}
-
-/* Whether it was stored: if not, it is for ctypes to convert, or to refuse.  Never raises. */
-static bool store(char *data, char code, PyObject *value) {
-    if (PyLong_CheckExact(value)) return store_integer(data, code, value);
-    if (PyFloat_CheckExact(value)) return store_float(data, code, value);
-    if (code == '?' && PyBool_Check(value)) {
-        *data = value == Py_True;
-        return true;
-    }
-    if (code != 'c' || !PyBytes_CheckExact(value) || PyBytes_GET_SIZE(value) != 1) return false;
-    *data = PyBytes_AS_STRING(value)[0];
-    return true;
-}
+/* -- Values in place -------------------------------------------------------------------- */
 
 /* 1: the value is to be read and written in place, inside of a lock of ours.  Raises. */
 static inline int is_in_place(synchronized *self) {
-    if (!self->data || !self->ours) return 0;
+    if (!self->number.data || !self->ours) return 0;
     int own = self->dict ? has_own_methods(self) : 0;
     return own ? own - 1 : 1;
 }
@@ -265,8 +173,8 @@ static inline int is_in_place(synchronized *self) {
 static PyObject *load_in_place(synchronized *self, bool *missed) {
     kinx_shared *ours = (kinx_shared *)Py_NewRef((PyObject *)self->ours);
     int taken = kinx_lock_hold(ours);
-    *missed = taken >= 0 && !self->data;
-    PyObject *value = taken < 0 || *missed ? NULL : load(self->data, self->code);
+    *missed = taken >= 0 && !self->number.data;
+    PyObject *value = taken < 0 || *missed ? NULL : kinx_number_load(&self->number);
     if (taken > 0 && kinx_lock_let_go(ours) < 0) Py_CLEAR(value);
     Py_DECREF(ours);
     return value;
@@ -275,7 +183,7 @@ static PyObject *load_in_place(synchronized *self, bool *missed) {
 static int store_in_place(synchronized *self, PyObject *value, bool *missed) {
     kinx_shared *ours = (kinx_shared *)Py_NewRef((PyObject *)self->ours);
     int taken = kinx_lock_hold(ours);
-    *missed = taken >= 0 && (!self->data || !store(self->data, self->code, value));
+    *missed = taken >= 0 && (!self->number.data || !kinx_number_store(&self->number, value));
     int err = taken < 0 || (taken > 0 && kinx_lock_let_go(ours) < 0) ? -1 : 0;
     Py_DECREF(ours);
     return err;
@@ -390,10 +298,14 @@ PyDoc_STRVAR(locked_doc,
              "got and set inside the lock.");
 
 static PyType_Slot locked_slots[] = {
-    {Py_tp_doc, (void *)locked_doc}, {Py_tp_new, locked_new},
-    {Py_tp_dealloc, locked_dealloc}, {Py_tp_descr_get, locked_get},
-    {Py_tp_descr_set, locked_set},   {Py_tp_repr, locked_repr},
-    {Py_tp_members, locked_members}, {Py_tp_methods, locked_methods},
+    {Py_tp_doc, (void *)locked_doc},
+    {Py_tp_new, locked_new},
+    {Py_tp_dealloc, locked_dealloc},
+    {Py_tp_descr_get, locked_get},
+    {Py_tp_descr_set, locked_set},
+    {Py_tp_repr, locked_repr},
+    {Py_tp_members, locked_members},
+    {Py_tp_methods, locked_methods},
     {0, NULL},
 };
 
@@ -446,7 +358,7 @@ static int traverse(synchronized *self, visitproc visit, void *arg) {
 
 static int clear(synchronized *self) {
     self->ours = NULL;
-    self->data = NULL;
+    self->number.data = NULL;
     Py_CLEAR(self->obj);
     Py_CLEAR(self->lock);
     Py_CLEAR(self->dict);
@@ -505,7 +417,8 @@ static PyObject *get_lock(synchronized *self, PyObject *unused) {
 
 static PyObject *reduce(synchronized *self, PyObject *unused) {
     if (!check_made(self)) return NULL;
-    PyObject *maker = kinx_import(&self->state->synchronize, "kinfolk.sharedctypes", "synchronized");
+    PyObject *maker =
+        kinx_import(&self->state->synchronize, "kinfolk.sharedctypes", "synchronized");
     return maker ? Py_BuildValue("O(OO)", maker, self->obj, self->lock) : NULL;
 }
 
@@ -571,10 +484,12 @@ static PyMemberDef members[] = {
 
 /* Each type has these as its own: a method is called faster on an object of just the type that
  * has it than on one of a derived type. */
-#define SYNCHRONIZED_SLOTS(doc)                                                             \
-    {Py_tp_doc, (void *)(doc)}, {Py_tp_new, new}, {Py_tp_init, init},                       \
-        {Py_tp_dealloc, dealloc}, {Py_tp_traverse, traverse}, {Py_tp_clear, clear},         \
-        {Py_tp_repr, repr}, {Py_tp_methods, methods}, {Py_tp_getset, getset}
+#define SYNCHRONIZED_SLOTS(doc)                                                                 \
+    {Py_tp_doc, (void *)(doc)}, {Py_tp_new, new}, {Py_tp_init, init}, {Py_tp_dealloc, dealloc}, \
+        {Py_tp_traverse, traverse}, {Py_tp_clear, clear}, {Py_tp_repr, repr},                   \
+        {Py_tp_methods, methods}, {                                                             \
+        Py_tp_getset, getset                                                                    \
+    }
 
 static PyType_Spec spec_of(const char *name, PyType_Slot *slots) {
     return (PyType_Spec){
@@ -585,11 +500,12 @@ static PyType_Spec spec_of(const char *name, PyType_Slot *slots) {
     };
 }
 
-PyDoc_STRVAR(base_doc,
-             SYNCHRONIZED_DOC(
-                 "SynchronizedBase",
-                 "A ctypes object and its lock, which is taken by `with`, acquire() and release().\n\n"
-                 "lock: anything that has these methods; a new RLock of the context by default."));
+PyDoc_STRVAR(
+    base_doc,
+    SYNCHRONIZED_DOC(
+        "SynchronizedBase",
+        "A ctypes object and its lock, which is taken by `with`, acquire() and release().\n\n"
+        "lock: anything that has these methods; a new RLock of the context by default."));
 
 static PyType_Slot base_slots[] = {
     SYNCHRONIZED_SLOTS(base_doc),
@@ -635,16 +551,18 @@ static PyObject *array_item(synchronized *self, Py_ssize_t i) {
 
 PyDoc_STRVAR(array_doc, SYNCHRONIZED_DOC("SynchronizedArray", "An array: items and slices."));
 
-#define ARRAY_SLOTS(doc)                                                                     \
-    SYNCHRONIZED_SLOTS(doc), {Py_mp_length, array_length}, {Py_sq_length, array_length},     \
-        {Py_mp_subscript, array_subscript}, {Py_mp_ass_subscript, array_assign},             \
-        {Py_sq_item, array_item}
+#define ARRAY_SLOTS(doc)                                                                 \
+    SYNCHRONIZED_SLOTS(doc), {Py_mp_length, array_length}, {Py_sq_length, array_length}, \
+        {Py_mp_subscript, array_subscript}, {Py_mp_ass_subscript, array_assign}, {       \
+        Py_sq_item, array_item                                                           \
+    }
 
 static PyType_Slot array_slots[] = {ARRAY_SLOTS(array_doc), {0, NULL}};
 
-PyDoc_STRVAR(string_doc,
-             SYNCHRONIZED_DOC("SynchronizedString",
-                              "An array of c_char: `value` up to the first zero byte, `raw` whole."));
+PyDoc_STRVAR(
+    string_doc,
+    SYNCHRONIZED_DOC("SynchronizedString",
+                     "An array of c_char: `value` up to the first zero byte, `raw` whole."));
 
 static PyType_Slot string_slots[] = {ARRAY_SLOTS(string_doc), {0, NULL}};
 

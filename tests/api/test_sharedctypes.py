@@ -594,9 +594,7 @@ def test_what_is_dropped_is_gone_at_once():
         before = _kin.stats()["in_use"]
         for value in make():
             value.note = "an attribute"
-            obj, lock, whole = map(
-                weakref.ref, (value.get_obj(), value.get_lock(), value)
-            )
+            obj, lock, whole = map(weakref.ref, (value.get_obj(), value.get_lock(), value))
             del value
         del obj, lock
         assert whole() is None
