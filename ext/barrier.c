@@ -72,8 +72,8 @@ static PyObject *wait(kinx_barrier *self, PyObject *const *args, Py_ssize_t narg
     kin_err err;
     KINX_WAIT(err, KIN_FOREVER, kin_barrier_arrive(&self->shared.barrier, &seat, &index, until));
     if (err < 0) return raise_for(self, err);
-    int done = err == KIN_BARRIER_LAST ? release_all(self, &seat)
-                                       : wait_for_others(self, &seat, deadline);
+    int done =
+        err == KIN_BARRIER_LAST ? release_all(self, &seat) : wait_for_others(self, &seat, deadline);
     return done < 0 ? NULL : PyLong_FromUnsignedLong(index);
 }
 
@@ -123,7 +123,8 @@ static PyObject *get_died(kinx_barrier *self, void *closure) {
 static PyObject *repr(kinx_barrier *self) {
     if (!self->shared.handle.family) return kinx_shared_repr(&self->shared, "");
     const kin_barrier *barrier = &self->shared.barrier;
-    if (kin_barrier_is_broken(&self->shared.barrier)) return kinx_shared_repr(&self->shared, "broken");
+    if (kin_barrier_is_broken(&self->shared.barrier))
+        return kinx_shared_repr(&self->shared, "broken");
     return kinx_shared_repr(&self->shared, "waiters=%u/%u",
                             kin_barrier_waiting(&self->shared.barrier),
                             kin_barrier_parties(barrier));
@@ -204,8 +205,7 @@ static PyMethodDef methods[] = {
     {"reset", (PyCFunction)barrier_reset, METH_NOARGS,
      "reset($self, /)\n--\n\n"
      "Make it as new.  Who waits gets BrokenBarrierError."},
-    {"abort", (PyCFunction)barrier_abort, METH_NOARGS,
-     "abort($self, /)\n--\n\nBreak it, for all."},
+    {"abort", (PyCFunction)barrier_abort, METH_NOARGS, "abort($self, /)\n--\n\nBreak it, for all."},
     {"_join", (PyCFunction)barrier_join, METH_NOARGS,
      "_join($self, /)\n--\n\n"
      "Be one of the parties, whose death breaks it; who waits is one, too."},
@@ -223,24 +223,19 @@ static PyGetSetDef getset[] = {
     {NULL},
 };
 
-PyDoc_STRVAR(doc,
-             "Barrier(parties, action=None, timeout=None, *, ctx=None)\n--\n\n"
-             "A place where `parties` processes or threads wait for each other, again and again.\n\n"
-             "The last one to come calls `action`.  A process that has waited here, or was started\n"
-             "with the barrier among its arguments, is a party: if it is killed, the barrier\n"
-             "breaks.");
+PyDoc_STRVAR(
+    doc, "Barrier(parties, action=None, timeout=None, *, ctx=None)\n--\n\n"
+         "A place where `parties` processes or threads wait for each other, again and again.\n\n"
+         "The last one to come calls `action`.  A process that has waited here, or was started\n"
+         "with the barrier among its arguments, is a party: if it is killed, the barrier\n"
+         "breaks.");
 
 static PyType_Slot slots[] = {
-    {Py_tp_doc, (void *)doc},
-    {Py_tp_new, kinx_shared_new},
-    {Py_tp_init, init},
-    {Py_tp_dealloc, dealloc},
-    {Py_tp_traverse, traverse},
-    {Py_tp_clear, clear},
-    {Py_tp_getset, getset},
-    {Py_tp_methods, methods},
-    {Py_tp_repr, repr},
-    {0, NULL},
+    {Py_tp_doc, (void *)doc},   {Py_tp_new, kinx_shared_new},
+    {Py_tp_init, init},         {Py_tp_dealloc, dealloc},
+    {Py_tp_traverse, traverse}, {Py_tp_clear, clear},
+    {Py_tp_getset, getset},     {Py_tp_methods, methods},
+    {Py_tp_repr, repr},         {0, NULL},
 };
 
 static PyType_Spec spec = {

@@ -286,9 +286,10 @@ static PyGetSetDef getset[] = {
     {NULL},
 };
 
-PyDoc_STRVAR(doc, "Condition(lock=None, *, ctx=None)\n--\n\n"
-                  "A place to wait, under a lock, until another says that something has changed.\n\n"
-                  "lock: one of kinfolk's; an RLock of its own by default.");
+PyDoc_STRVAR(doc,
+             "Condition(lock=None, *, ctx=None)\n--\n\n"
+             "A place to wait, under a lock, until another says that something has changed.\n\n"
+             "lock: one of kinfolk's; an RLock of its own by default.");
 
 static PyType_Slot slots[] = {
     {Py_tp_doc, (void *)doc},

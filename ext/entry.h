@@ -16,16 +16,16 @@ PyObject *kinx_found_item(kinx_state *st, kin_found *found); /* (key, value) */
 
 /* A call of libkin on a dict or list, which names its own deadline `until`: at once if nobody else
  * is at work there, else without the GIL. */
-#define KINX_TABLE(err, call)              \
-    do {                                   \
-        kin_deadline until = KIN_NOW;      \
-        (err) = (call);                    \
-        if ((err) == -EAGAIN) {            \
-            until = KIN_FOREVER;           \
-            Py_BEGIN_ALLOW_THREADS         \
-            (err) = (call);                \
-            Py_END_ALLOW_THREADS           \
-        }                                  \
+#define KINX_TABLE(err, call)           \
+    do {                                \
+        kin_deadline until = KIN_NOW;   \
+        (err) = (call);                 \
+        if ((err) == -EAGAIN) {         \
+            until = KIN_FOREVER;        \
+            Py_BEGIN_ALLOW_THREADS(err) \
+            = (call);                   \
+            Py_END_ALLOW_THREADS        \
+        }                               \
     } while (0)
 
 #endif

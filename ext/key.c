@@ -152,7 +152,8 @@ static PyObject *load_tuple(const uint8_t *bytes, size_t len) {
         uint32_t size = 0;
         if (len - at >= sizeof size) memcpy(&size, bytes + at, sizeof size);
         at += sizeof size;
-        PyObject *item = at > len || size > len - at ? raise_torn() : kinx_key_load(bytes + at, size);
+        PyObject *item =
+            at > len || size > len - at ? raise_torn() : kinx_key_load(bytes + at, size);
         if (!item || PyList_Append(items, item) < 0) Py_CLEAR(items);
         Py_XDECREF(item);
         at += size;

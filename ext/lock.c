@@ -230,7 +230,8 @@ PyMethodDef kinx_lock_methods[] = {
      "Take it, waiting for `timeout` seconds at most; None: for as long as it takes.\n\n"
      "True if it was taken.  RuntimeWarning, and True, if its last holder was killed\n"
      "holding it."},
-    {"release", (PyCFunction)kinx_lock_release, METH_NOARGS, "release($self, /)\n--\n\nGive it back."},
+    {"release", (PyCFunction)kinx_lock_release, METH_NOARGS,
+     "release($self, /)\n--\n\nGive it back."},
     {"__enter__", (PyCFunction)kinx_lock_enter, METH_NOARGS, NULL},
     {"__exit__", (PyCFunction)(void (*)(void))leave, METH_FASTCALL, NULL},
     {"locked", (PyCFunction)locked, METH_NOARGS,
@@ -311,10 +312,11 @@ static int rlock_init(kinx_shared *self, PyObject *args, PyObject *kwds) {
 }
 
 PyDoc_STRVAR(semlock_doc, "What locks and semaphores have in common.");
-PyDoc_STRVAR(lock_doc, "Lock(*, ctx=None)\n--\n\n"
-                       "A lock for the processes of a family, and their threads.\n\n"
-                       "Anyone may release it, whoever took it.  If its holder is killed, the next\n"
-                       "who acquires it gets it, with a RuntimeWarning.");
+PyDoc_STRVAR(lock_doc,
+             "Lock(*, ctx=None)\n--\n\n"
+             "A lock for the processes of a family, and their threads.\n\n"
+             "Anyone may release it, whoever took it.  If its holder is killed, the next\n"
+             "who acquires it gets it, with a RuntimeWarning.");
 PyDoc_STRVAR(rlock_doc, "RLock(*, ctx=None)\n--\n\n"
                         "A lock that the thread that holds it may acquire again, and must release\n"
                         "as often.  If its holder is killed it goes on as a Lock does.");

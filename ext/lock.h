@@ -33,13 +33,12 @@ PyObject *kinx_lock_maxvalue(kinx_shared *self, void *closure);
 /* For __init__ without arguments but `ctx`.  Raises TypeError. */
 int kinx_lock_no_arguments(kinx_shared *self, PyObject *args, PyObject *kwds);
 
-#define KINX_LOCK_SLOTS(doc, init)                                                             \
-    {Py_tp_doc, (void *)(doc)}, {Py_tp_new, kinx_shared_new}, {Py_tp_init, (init)},            \
-        {Py_tp_dealloc, kinx_shared_dealloc}, {Py_tp_traverse, kinx_attributes_traverse},      \
-        {Py_tp_clear, kinx_attributes_clear}, {Py_tp_members, kinx_attributes_members},        \
-        {Py_tp_repr, kinx_lock_repr}, {Py_tp_methods, kinx_lock_methods},                      \
-    {                                                                                          \
-        Py_tp_getset, kinx_lock_getset                                                         \
+#define KINX_LOCK_SLOTS(doc, init)                                                        \
+    {Py_tp_doc, (void *)(doc)}, {Py_tp_new, kinx_shared_new}, {Py_tp_init, (init)},       \
+        {Py_tp_dealloc, kinx_shared_dealloc}, {Py_tp_traverse, kinx_attributes_traverse}, \
+        {Py_tp_clear, kinx_attributes_clear}, {Py_tp_members, kinx_attributes_members},   \
+        {Py_tp_repr, kinx_lock_repr}, {Py_tp_methods, kinx_lock_methods}, {               \
+        Py_tp_getset, kinx_lock_getset                                                    \
     }
 
 /* -- For those who use a lock of Python's from C ----------------------------------------- */

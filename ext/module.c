@@ -4,21 +4,21 @@
  * file; ref.c has the base of all of them, message.c what a message is, and
  * errors.c says which error of libkin becomes which exception. */
 #include "connection.h"
-#include "place.h"
 #include "pickle/by_value.h"
 #include "pickle/pickler.h"
 #include "pickle/unpickler.h"
+#include "place.h"
 #include "process.h"
 #include "state.h"
 #include "transit.h"
 
 static int (*const parts[])(PyObject *module) = {
-    kinx_errors_exec,     kinx_ref_exec,     kinx_family_exec,     kinx_lock_exec,
-    kinx_semaphore_exec,  kinx_event_exec,   kinx_memory_exec,     kinx_blob_exec,
-    kinx_queue_exec,      kinx_process_exec, kinx_pickler_exec,    kinx_unpickler_exec,
-    kinx_by_value_exec,   kinx_transit_exec, kinx_connection_exec, kinx_wait_exec,
-    kinx_descriptor_exec, kinx_condition_exec, kinx_barrier_exec,
-    kinx_shared_dict_exec, kinx_shared_list_exec, kinx_synchronized_exec,
+    kinx_errors_exec,      kinx_ref_exec,          kinx_family_exec,     kinx_lock_exec,
+    kinx_semaphore_exec,   kinx_event_exec,        kinx_memory_exec,     kinx_blob_exec,
+    kinx_queue_exec,       kinx_process_exec,      kinx_pickler_exec,    kinx_unpickler_exec,
+    kinx_by_value_exec,    kinx_transit_exec,      kinx_connection_exec, kinx_wait_exec,
+    kinx_descriptor_exec,  kinx_condition_exec,    kinx_barrier_exec,    kinx_shared_dict_exec,
+    kinx_shared_list_exec, kinx_synchronized_exec,
 };
 
 static int module_exec(PyObject *module) {

@@ -172,7 +172,8 @@ static PyObject *get_ref(kinx_shared *self, void *closure) {
 /* What goes with the ref: what the class says by __getstate__, else the
  * attributes that the object was given.  New reference; None if there is nothing. */
 static PyObject *state_of(kinx_shared *self) {
-    bool is_bare = Py_TYPE(self) == self->state->kind_types[self->handle.ref.kind] && !self->attributes;
+    bool is_bare =
+        Py_TYPE(self) == self->state->kind_types[self->handle.ref.kind] && !self->attributes;
     if (is_bare && self->handle.ref.kind != KIN_KIND_CONDITION) Py_RETURN_NONE;
 #if PY_VERSION_HEX < 0x030B0000
     /* From 3.11 on each object has this method. */

@@ -10,7 +10,7 @@ typedef struct kinx_shared {
     PyObject_HEAD
     PyObject *weakrefs;
     PyObject *attributes; /* of types with them, NULL until there are any (KINX_ATTRIBUTES) */
-    kinx_state *state; /* borrowed */
+    kinx_state *state;    /* borrowed */
     union {
         kin_handle handle;
         kin_lock lock;
@@ -43,11 +43,12 @@ PyObject *kinx_shared_new(PyTypeObject *type, PyObject *args, PyObject *kwds);
 void kinx_shared_dealloc(kinx_shared *self);
 /* A type whose objects can be given attributes, as they can in multiprocessing: flags, members and
  * getters for its spec, and what the collector asks. */
-#define KINX_ATTRIBUTES_FLAGS                                                                      \
+#define KINX_ATTRIBUTES_FLAGS \
     (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_HAVE_GC)
 #define KINX_ATTRIBUTES_MEMBER \
     {"__dictoffset__", Py_T_PYSSIZET, offsetof(kinx_shared, attributes), Py_READONLY, NULL}
-#define KINX_ATTRIBUTES_GETSET {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL}
+#define KINX_ATTRIBUTES_GETSET \
+    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL}
 extern PyMemberDef kinx_attributes_members[];
 int kinx_attributes_traverse(kinx_shared *self, visitproc visit, void *arg);
 int kinx_attributes_clear(kinx_shared *self);

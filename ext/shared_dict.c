@@ -216,7 +216,8 @@ static PyObject *iterator_next(kinx_dict_iterator *self) {
     if (!dict) return NULL;
     kin_found found;
     kin_err err;
-    KINX_TABLE(err, kin_dict_next(&dict->dict, self->number, self->back, &self->row, &found, until));
+    KINX_TABLE(err,
+               kin_dict_next(&dict->dict, self->number, self->back, &self->row, &found, until));
     if (err < 0) {
         if (err != -ENOENT) raise(dict, err);
         self->dict = NULL;

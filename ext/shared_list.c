@@ -65,7 +65,8 @@ static int delete_at(kinx_shared *self, int64_t index) {
 /* Slices are kinfolk.shared_list's. */
 static PyObject *subscript(kinx_shared *self, PyObject *index) {
     int64_t at;
-    if (PySlice_Check(index)) return PyObject_CallMethod((PyObject *)self, "_get_slice", "O", index);
+    if (PySlice_Check(index))
+        return PyObject_CallMethod((PyObject *)self, "_get_slice", "O", index);
     return index_of(index, &at) < 0 ? NULL : get_at(self, at);
 }
 
@@ -113,7 +114,8 @@ static PyObject *pop(kinx_shared *self, PyObject *const *args, Py_ssize_t nargs)
     KINX_TABLE(err, kin_list_take(&self->list, index, &found, until));
     if (err == 0) return kinx_found_value(self->state, &found);
     if (err != -ENOENT) return raise(self, err);
-    return raise_range(kin_list_len(&self->list) ? "pop index out of range" : "pop from empty list");
+    return raise_range(kin_list_len(&self->list) ? "pop index out of range"
+                                                 : "pop from empty list");
 }
 
 static Py_ssize_t length(kinx_shared *self) {
@@ -262,8 +264,8 @@ static PyObject *rearrange(kinx_shared *self, PyObject *const *args, Py_ssize_t 
         return NULL;
     }
     kin_err err;
-    KINX_TABLE(err, kin_list_rearrange(&self->list, version, order, count, entries, entry_count,
-                                       until));
+    KINX_TABLE(err,
+               kin_list_rearrange(&self->list, version, order, count, entries, entry_count, until));
     PyMem_Free(order);
     free_entries(entries, entry_count);
     if (err == -ESTALE) Py_RETURN_FALSE;

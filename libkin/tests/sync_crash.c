@@ -271,6 +271,33 @@ static void buries_the_undertaker(const char *point) {
     CHECK_EQ(blocks(), before);
 }
 
+/* One that is killed between a change and the wake-up that it owes: the change is seen all the same. */
+static void changes_are_seen(void) {
+    kin_event event;
+    kin_semaphore semaphore;
+    CHECK_EQ(kin_event_create(family, &event), 0);
+    CHECK_EQ(kin_semaphore_create(family, 0, 1, &semaphore), 0);
+    for (int i = 0; i < 2; i++) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            pause_for(50000000); /* so that mostly the other one is parked by then */
+            die_at(i ? "semaphore-released" : "event-set", 1);
+            if (i) (void)kin_semaphore_release(&semaphore, 1);
+            else kin_event_set(&event);
+            _exit(3);
+        }
+        kin_err err;
+        do err = i ? kin_semaphore_acquire(&semaphore, KIN_FOREVER)
+                   : kin_event_wait(&event, KIN_FOREVER);
+        while (err == -EINTR);
+        CHECK_EQ(err, 0);
+        CHECK(end_of(pid, true));
+    }
+    kin_family_reap(family);
+    kin_event_close(&event);
+    kin_semaphore_close(&semaphore);
+}
+
 /* The news of a death say who it was and where the lock was taken. */
 static void writes_obituaries(void) {
     pid_t pid = fork();
@@ -325,10 +352,9 @@ static const char *const condition_points[] = {"seat-taking", "condition-waiting
                                                "condition-leaving", NULL};
 static const char *const barrier_points[] = {"barrier-arriving", "barrier-waiting",
                                              "barrier-letting-go", "barrier-round", NULL};
-static const char *const burial_points[] = {"lock-buried",        "lock-given",
-                                            "condition-clearing", "condition-called",
-                                            "barrier-breaking",   "barrier-letting-go",
-                                            "barrier-round",      "barrier-clearing"};
+static const char *const burial_points[] = {
+    "lock-buried",      "lock-given",         "condition-clearing", "condition-called",
+    "barrier-breaking", "barrier-letting-go", "barrier-round",      "barrier-clearing"};
 
 int main(void) {
     kin_family_options options = {.reserve = 1ull << 32};
@@ -339,6 +365,7 @@ int main(void) {
     CHECK_EQ(kin_barrier_create(family, WORKERS, &barrier), 0);
     CHECK_EQ(kin_memory_create(family, sizeof(board), &memory), 0);
     writes_obituaries();
+    changes_are_seen();
     parties_may_leave();
     CHECK_EQ(run(use_locks, NULL, "nowhere", 1), 0); /* so that free lists and holds are there */
     at_each(locks_go_on, lock_points);

@@ -77,7 +77,8 @@ static void plain_put(uint32_t key, uint32_t value) {
 static bool plain_drop(uint32_t key) {
     int at = plain_find(key);
     if (at < 0) return false;
-    memmove(&plain.item[at], &plain.item[at + 1], (--plain.len - (size_t)at) * sizeof plain.item[0]);
+    memmove(&plain.item[at], &plain.item[at + 1],
+            (--plain.len - (size_t)at) * sizeof plain.item[0]);
     return true;
 }
 
@@ -110,7 +111,8 @@ static void does_what_a_plain_one_does(void) {
         value[0] = seed;
         int grows = i / 3000 % 2; /* now more come, now more go */
         if ((seed >> 24) % 4 > (grows ? 0u : 2u)) {
-            put(key, (const char *)value, seed >> 20 & 1 ? 4 : sizeof value / (1 + (seed >> 21 & 3)));
+            put(key, (const char *)value,
+                seed >> 20 & 1 ? 4 : sizeof value / (1 + (seed >> 21 & 3)));
             plain_put(key, value[0]);
         } else {
             CHECK_EQ(drop(key), plain_drop(key));
@@ -285,17 +287,28 @@ static void use(uint32_t seed, int turns) {
         uint32_t key = (seed >> 10) % 40;
         memset(text, 'a' + (int)(seed >> 16) % 26, sizeof text);
         switch (seed >> 28) {
-        case 0: case 1: (void)drop(key); break;
+        case 0:
+        case 1: (void)drop(key); break;
         case 2: walk(); break;
         case 3: CHECK(kin_dict_take_last(&dict, NULL, KIN_FOREVER) <= 0); break;
-        case 4: if (seed >> 20 & 7) break; CHECK_EQ(kin_dict_clear(&dict, KIN_FOREVER), 0); break;
-        case 5: append(key); atomic_fetch_add(&said()->appended, 1); break;
-        case 6: insert((int)(seed >> 20 & 7) - 4, key); atomic_fetch_add(&said()->appended, 1); break;
+        case 4:
+            if (seed >> 20 & 7) break;
+            CHECK_EQ(kin_dict_clear(&dict, KIN_FOREVER), 0);
+            break;
+        case 5:
+            append(key);
+            atomic_fetch_add(&said()->appended, 1);
+            break;
+        case 6:
+            insert((int)(seed >> 20 & 7) - 4, key);
+            atomic_fetch_add(&said()->appended, 1);
+            break;
         case 7:
             if (kin_list_take(&list, (int)(seed >> 20 & 7) - 4, NULL, KIN_FOREVER) == 0)
                 atomic_fetch_add(&said()->taken, 1);
             break;
-        case 8: case 9: look(key); break;
+        case 8:
+        case 9: look(key); break;
         default: put(key, text, (seed >> 20 & 3) == 3 ? sizeof text : seed >> 22 & 63); break;
         }
     }
@@ -341,9 +354,9 @@ static void many_at_once(bool as_processes) {
 
 #ifdef KIN_FAULT_POINTS
 static const char *const points[] = {
-    "dict-adding",    "dict-replacing",   "dict-retabling",   "dict-taking",    "dict-clearing",
-    "list-appending", "list-setting",     "list-taking",      "list-resizing",  "list-gathering",
-    "list-rearranging", "list-rearranged", "entry-holding",   "journal-store",  "arena-freed",
+    "dict-adding",      "dict-replacing",  "dict-retabling", "dict-taking",   "dict-clearing",
+    "list-appending",   "list-setting",    "list-taking",    "list-resizing", "list-gathering",
+    "list-rearranging", "list-rearranged", "entry-holding",  "journal-store", "arena-freed",
 };
 
 /* All kinds of changes; every value is checked by its length: key * 3 bytes, or 800 more. */

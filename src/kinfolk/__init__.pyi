@@ -71,9 +71,9 @@ from .process import parent_process as parent_process
 from .queues import JoinableQueue as JoinableQueue
 from .queues import Queue as Queue
 from .queues import ShutDown as ShutDown
+from .queues import SimpleQueue as SimpleQueue
 from .shared_dict import SharedDict as SharedDict
 from .shared_list import SharedList as SharedList
-from .queues import SimpleQueue as SimpleQueue
 
 __all__ = [
     "Array",

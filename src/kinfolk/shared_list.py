@@ -36,7 +36,9 @@ class SharedList(_kin.SharedList):
     def _get_slice(self, index):
         if index.step in (None, 1):
             start = 0 if index.start is None else index.start
-            return self._values(start)[0] if index.stop is None else self._values(start, index.stop)[0]
+            return (
+                self._values(start)[0] if index.stop is None else self._values(start, index.stop)[0]
+            )
         return self.copy()[index]
 
     def _set_slice(self, index, value):

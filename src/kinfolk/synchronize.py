@@ -10,16 +10,9 @@ What is here is what they say of themselves.
 import sys
 
 from . import process
-from ._kin import (
-    SEM_VALUE_MAX,
-    BoundedSemaphore,
-    Condition,
-    Event,
-    Lock,
-    RLock,
-    Semaphore,
-    SemLock,
-)
+from ._kin import SEM_VALUE_MAX as SEM_VALUE_MAX
+from ._kin import BoundedSemaphore, Condition, Event, Lock, RLock, Semaphore
+from ._kin import SemLock as SemLock
 
 __all__ = ["BoundedSemaphore", "Condition", "Event", "Lock", "RLock", "Semaphore"]
 

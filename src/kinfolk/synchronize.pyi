@@ -2,14 +2,12 @@ import threading
 
 from . import _kin
 from ._kin import (
-    SEM_VALUE_MAX,
     BoundedSemaphore,
     Condition,
     Event,
     Lock,
     RLock,
     Semaphore,
-    SemLock,
 )
 
 __all__ = ["BoundedSemaphore", "Condition", "Event", "Lock", "RLock", "Semaphore"]

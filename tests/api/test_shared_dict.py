@@ -284,7 +284,7 @@ def test_what_is_in_it_lives_as_long_as_it():
     run_forked(lambda: shared["inner"]["list"].append(3))
     assert shared["inner"]["list"].pop() == 3
     shared.clear()
-    del shared
+    shared = None
     assert blocks() == before
 
 

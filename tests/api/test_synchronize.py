@@ -429,7 +429,9 @@ def test_a_party_that_ends_normally_breaks_nothing(ctx):
     assert sorted(queue.get() for _ in range(8)) == [0, 0, 0, 0, 1, 1, 1, 1]
 
 
-@pytest.mark.parametrize("make", ["Lock", "RLock", "Semaphore", "BoundedSemaphore", "Event", "Condition"])
+@pytest.mark.parametrize(
+    "make", ["Lock", "RLock", "Semaphore", "BoundedSemaphore", "Event", "Condition"]
+)
 def test_attributes_travel(make):
     thing = getattr(kinfolk, make)()
     assert type(copy(thing)) is type(thing) is getattr(synchronize, make)

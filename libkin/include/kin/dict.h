@@ -50,8 +50,8 @@ KIN_API KIN_NODISCARD kin_err kin_dict_take_last(kin_dict *dict, kin_found *out,
  * may be gone; from the beginning with 0, from the end with UINT64_MAX.  Who goes on with the number
  * that it finds meets all entries that are there all the time, and none twice.
  * *row: a hint, the caller's, 0 at first.  -ENOENT: there is none. */
-KIN_API KIN_NODISCARD kin_err kin_dict_next(kin_dict *dict, uint64_t number, int back, uint64_t *row,
-                                            kin_found *out, kin_deadline deadline);
+KIN_API KIN_NODISCARD kin_err kin_dict_next(kin_dict *dict, uint64_t number, int back,
+                                            uint64_t *row, kin_found *out, kin_deadline deadline);
 KIN_API KIN_NODISCARD kin_err kin_dict_clear(kin_dict *dict, kin_deadline deadline);
 
 #ifdef __cplusplus

@@ -196,7 +196,7 @@ static void trim(kin_family *family) {
             atomic_fetch_sub_explicit(&family->arena->warm, (int64_t)touched, memory_order_relaxed);
             cool(family, off);
             kin__list_put(cold_list(family, class), COLD, &unit->block, off,
-                     kin__block_tag(&unit->block));
+                          kin__block_tag(&unit->block));
         }
     }
 }

@@ -107,8 +107,7 @@ typedef struct search {
 } search;
 
 static void try(kin_family *family, search *s, uint64_t off, unsigned class, bool all) {
-    int64_t used =
-        atomic_load_explicit(&unit_at(family, off)->used, memory_order_relaxed);
+    int64_t used = atomic_load_explicit(&unit_at(family, off)->used, memory_order_relaxed);
     bool is_tried = (all || used <= 0) && s->found < s->room;
     if (is_tried) s->disturbed[class] = true;
     if (is_tried && take_all(family, off)) {

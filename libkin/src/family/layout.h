@@ -155,7 +155,7 @@ typedef struct kin_member_shm {
     _Atomic uint64_t prepared_at; /* kin_clock() */
     _Atomic uint64_t holds;       /* offset of the first block of its holds */
     uint64_t pad[3];
-    pthread_mutex_t life; /* robust: the kernel marks it when its holder ends */
+    pthread_mutex_t life;               /* robust: the kernel marks it when its holder ends */
     char name[KIN_MEMBER_NAME_MAX + 1]; /* of its process, for people: kin_member_name_set */
     char fill[128 - KIN_MEMBER_NAME_MAX - 1 - sizeof(pthread_mutex_t)];
 } kin_member_shm;
@@ -180,15 +180,15 @@ typedef struct kin_arena_shm {
     uint64_t fill0[4];
 
     /* Growth. */
-    _Atomic uint64_t top;       /* first unit never used; a hint that lags */
-    _Atomic int64_t committed;  /* bytes that have pages, as far as counted */
-    _Atomic int64_t warm;       /* bytes of free large blocks that have pages */
-    _Atomic int64_t chunks;     /* how many there are, and of how many no block is in use: hints */
+    _Atomic uint64_t top;      /* first unit never used; a hint that lags */
+    _Atomic int64_t committed; /* bytes that have pages, as far as counted */
+    _Atomic int64_t warm;      /* bytes of free large blocks that have pages */
+    _Atomic int64_t chunks;    /* how many there are, and of how many no block is in use: hints */
     _Atomic int64_t idle;
     _Atomic uint64_t serial;    /* last one given out */
     _Atomic uint32_t rows_used; /* rows of the member table ever used */
     _Atomic uint32_t row_hint;  /* where to look for a free row next */
-    kin_mutex_shm cooler; /* who begins the free lists anew: chunks.c */
+    kin_mutex_shm cooler;       /* who begins the free lists anew: chunks.c */
     uint32_t fill1[3];
 
     /* References. */

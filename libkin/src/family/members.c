@@ -174,7 +174,8 @@ bool kin__member_is_settled(kin_family *family, uint32_t token) {
     kin_member_shm *row = kin__member_row(family, token);
     uint32_t flags = atomic_load_explicit(&row->flags, memory_order_acquire);
     uint64_t word = atomic_load_explicit(&row->word, memory_order_acquire);
-    if (KIN_ROW_GEN(word) != KIN_TOKEN_GEN(token) || KIN_ROW_STATE(word) == KIN_ROW_FREE) return true;
+    if (KIN_ROW_GEN(word) != KIN_TOKEN_GEN(token) || KIN_ROW_STATE(word) == KIN_ROW_FREE)
+        return true;
     return flags & KIN_MEMBER_LEFT;
 }
 

@@ -8,9 +8,9 @@
  *            UNLINKED for good: by anyone, or by the burial of that member
  *
  * Status, place and count change together (kin__change). */
+#include "memory.h"
 #include "arena.h"
 #include "fault.h"
-#include "memory.h"
 #include "refs.h"
 
 /* The head stands in the line before the data. */
@@ -25,7 +25,8 @@ enum { FRESH = 0, LINKED = 1, UNLINKED = 2 };
 #define STATUS(state, token) ((uint64_t)(state) << 32 | (token))
 #define STATE(status) ((unsigned)((status) >> 32))
 
-_Static_assert(KIN_HEADER + sizeof(kin_memory_shm) <= KIN_CACHE_LINE, "the head takes no more room");
+_Static_assert(KIN_HEADER + sizeof(kin_memory_shm) <= KIN_CACHE_LINE,
+               "the head takes no more room");
 
 static uint64_t up_to_line(uint64_t off) {
     return (off + KIN_CACHE_LINE - 1) & ~(uint64_t)(KIN_CACHE_LINE - 1);

@@ -259,14 +259,13 @@ kin_err kin_barrier_release(kin_barrier *barrier, const kin_seat *seat) {
     return answer(seat);
 }
 
-void kin_barrier_leave(kin_barrier *barrier, const kin_seat *taken) {
+void kin_barrier_leave(kin_barrier *barrier, const kin_seat *seat) {
     kin_family *family = barrier->handle.family;
     kin_barrier_shm *shm = barrier->handle.shm;
-    kin_seat_shm *seat = taken->shm;
     lock(family, shm);
-    if (kin__seat_state(seat) == LAST) break_it(family, shm, 0);
-    if (is_here(seat)) set(&shm->arrived, get(&shm->arrived) - 1);
-    kin__seat_say(seat, IDLE);
+    if (kin__seat_state(seat->shm) == LAST) break_it(family, shm, 0);
+    if (is_here(seat->shm)) set(&shm->arrived, get(&shm->arrived) - 1);
+    kin__seat_say(seat->shm, IDLE);
     unlock(shm);
 }
 

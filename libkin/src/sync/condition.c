@@ -82,9 +82,11 @@ static kin_seat_shm *next_waiting(kin_family *family, kin_condition_shm *shm) {
 
 static uint32_t call_some(kin_family *family, kin_condition_shm *shm, uint32_t count) {
     uint32_t called = 0;
-    kin_seat_shm *seat;
-    while (called < count && (seat = next_waiting(family, shm)))
+    while (called < count) {
+        kin_seat_shm *seat = next_waiting(family, shm);
+        if (!seat) break;
         called += call(family, shm, seat);
+    }
     return called;
 }
 
@@ -113,8 +115,8 @@ uint32_t kin_condition_waiting(kin_condition *condition) {
     kin_seat_shm *seat;
     lock(family, shm);
     for (kin__seat_walk walk = kin__seats_of(family, &shm->seats); (seat = kin__seat_next(&walk));)
-        count += kin__seat_state(seat) == WAITING &&
-                 kin__member_alive(family, kin__seat_token(seat));
+        count +=
+            kin__seat_state(seat) == WAITING && kin__member_alive(family, kin__seat_token(seat));
     unlock(shm);
     return count;
 }
@@ -162,13 +164,12 @@ kin_err kin_condition_sleep(kin_condition *condition, const kin_seat *taken,
     return 0;
 }
 
-int kin_condition_leave(kin_condition *condition, const kin_seat *taken) {
-    kin_seat_shm *seat = taken->shm;
+int kin_condition_leave(kin_condition *condition, const kin_seat *seat) {
     kin_condition_shm *shm = condition->handle.shm;
     lock(condition->handle.family, shm);
-    bool called = is_called(seat);
+    bool called = is_called(seat->shm);
     KIN_FAULT("condition-leaving");
-    kin__seat_free(seat);
+    kin__seat_free(seat->shm);
     unlock(shm);
     return called;
 }

@@ -1,6 +1,7 @@
 /* Event: the lowest bit says whether it is set, the others count how often it
  * was, so that whoever waited is let go even if it was cleared at once. */
 #include "family/arena.h"
+#include "family/fault.h"
 #include "family/refs.h"
 #include "kin/sync.h"
 #include "kin/wait.h"
@@ -49,6 +50,7 @@ void kin_event_set(kin_event *event) {
         if (seen & IS_SET) return;
     } while (!atomic_compare_exchange_weak_explicit(&shm->word, &seen, seen + 3,
                                                     memory_order_seq_cst, memory_order_relaxed));
+    KIN_FAULT("event-set");
     /* seq_cst, here and in the wait: either we see `waiting`, or it sees the word */
     if (atomic_exchange_explicit(&shm->waiting, 0, memory_order_seq_cst))
         kin__os_wake(&shm->word, INT32_MAX);

@@ -239,8 +239,8 @@ static uint32_t obituary(kin_family *family, uint32_t where, uint32_t token) {
 /* The member `token` was killed.  Only its own reaper comes here, so that nobody
  * else releases the lock in its name. */
 static void release_for(kin_family *family, kin_lock_shm *shm, uint32_t token) {
-    uint32_t pid = (uint32_t)atomic_load_explicit(&kin__member_row(family, token)->pid,
-                                                  memory_order_relaxed);
+    uint32_t pid =
+        (uint32_t)atomic_load_explicit(&kin__member_row(family, token)->pid, memory_order_relaxed);
     uint32_t where = atomic_load_explicit(&shm->where, memory_order_relaxed);
     /* once only, though an undertaker may be killed here, too */
     if (atomic_exchange_explicit(&shm->died, pid | NEWS, memory_order_relaxed) != (pid | NEWS))

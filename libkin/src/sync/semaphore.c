@@ -5,6 +5,7 @@
  * parked still, and wakes the next if there is more to be had.  Nobody owns a
  * count, so nothing is given back when a process dies. */
 #include "family/arena.h"
+#include "family/fault.h"
 #include "family/refs.h"
 #include "kin/sync.h"
 #include "kin/wait.h"
@@ -89,6 +90,7 @@ kin_err kin_semaphore_release(kin_semaphore *semaphore, uint32_t count) {
     do {
         if (count > shm->max - COUNT(seen)) return KIN_EOVERRELEASE;
     } while (!change(shm, &seen, COUNT(seen) + count));
+    KIN_FAULT("semaphore-released");
     if (seen & KIN_WAITERS) kin__os_wake(&shm->word, count > 1000000 ? 1000000 : (int)count);
     kin__watch_tell(semaphore->handle.family, &shm->watch);
     return 0;

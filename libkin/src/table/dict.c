@@ -126,7 +126,8 @@ static kin_err check(visit *v, int64_t row, int how, uint64_t serial, kin_found 
         return err ? err : -EEXIST;
     }
     if (how != KIN_PUT_SAME) return 0;
-    uint64_t there = row < 0 ? 0 : kin__entry_serial(v->family, kin__row_entry(v->rows, (uint64_t)row));
+    uint64_t there =
+        row < 0 ? 0 : kin__entry_serial(v->family, kin__row_entry(v->rows, (uint64_t)row));
     return there == serial ? 0 : -ESTALE;
 }
 
@@ -239,7 +240,8 @@ static int64_t next_row(const kin_rows_shm *rows, uint64_t number, bool back, ui
         while (at < kin__rows_used(rows) && !kin__row_entry(rows, at)) at++;
         return at < kin__rows_used(rows) ? (int64_t)at : -1;
     }
-    while (at > 0 && (kin__row(rows, at - 1)->number >= number || !kin__row_entry(rows, at - 1))) at--;
+    while (at > 0 && (kin__row(rows, at - 1)->number >= number || !kin__row_entry(rows, at - 1)))
+        at--;
     return (int64_t)at - 1;
 }
 

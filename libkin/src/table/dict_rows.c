@@ -38,7 +38,8 @@ static uint64_t room_of(uint64_t mask) {
 }
 
 static uint64_t size_of(uint64_t mask) {
-    return sizeof(kin_rows_shm) + (mask + 1) * sizeof(uint64_t) + room_of(mask) * sizeof(kin_row_shm);
+    return sizeof(kin_rows_shm) + (mask + 1) * sizeof(uint64_t) +
+           room_of(mask) * sizeof(kin_row_shm);
 }
 
 kin_rows_shm *kin__rows_at(kin_family *family, uint64_t off) {
@@ -103,8 +104,8 @@ static bool is_key_of(kin_family *family, uint64_t off, const void *key, size_t 
     return entry && entry->key_len == len && memcmp(kin__entry_key(entry), key, len) == 0;
 }
 
-int64_t kin__rows_find(kin_family *family, const kin_rows_shm *rows, uint64_t hash,
-                       const void *key, size_t len) {
+int64_t kin__rows_find(kin_family *family, const kin_rows_shm *rows, uint64_t hash, const void *key,
+                       size_t len) {
     uint64_t at = hash & rows->mask;
     for (uint64_t tries = 0; tries <= rows->mask; tries++, at = (at + 1) & rows->mask) {
         uint64_t slot = atomic_load_explicit(&rows->index[at], memory_order_relaxed);

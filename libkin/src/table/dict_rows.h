@@ -21,7 +21,7 @@ typedef struct kin_rows_shm {
     kin_places_shm places; /* the rows, for who gives them back */
     uint64_t mask;         /* the index has mask + 1 slots */
     _Atomic uint64_t used; /* rows */
-    uint64_t tail;         /* there is no entry in this row or behind it; perhaps not in the one before */
+    uint64_t tail; /* there is no entry in this row or behind it; perhaps not in the one before */
     _Atomic uint64_t index[];
 } kin_rows_shm;
 
@@ -45,8 +45,8 @@ kin_rows_shm *kin__rows_at(kin_family *family, uint64_t off);
 KIN_NODISCARD kin_err kin__rows_new(kin_family *family, const kin_rows_shm *old, uint64_t count,
                                     uint64_t *off);
 /* The row with this key, or -1. */
-int64_t kin__rows_find(kin_family *family, const kin_rows_shm *rows, uint64_t hash,
-                       const void *key, size_t len);
+int64_t kin__rows_find(kin_family *family, const kin_rows_shm *rows, uint64_t hash, const void *key,
+                       size_t len);
 /* Where in the index the next row goes, and what is to be stored there; NULL if the table is full. */
 _Atomic uint64_t *kin__rows_slot(kin_rows_shm *rows, uint64_t hash, uint64_t *value);
 /* Would a much smaller table do? */

@@ -85,10 +85,9 @@ static void fill(kin__list_visit *v, const plan *p) {
     kin_items_shm *items = array(v, p->fresh);
     for (size_t i = 0; i < p->count; i++) {
         int64_t from = p->order[i];
-        uint64_t entry =
-            from < 0 ? atomic_load_explicit(&array(v, p->coming)->place[-1 - from],
-                                            memory_order_relaxed)
-                     : kin__list_entry(v, (uint64_t)from);
+        uint64_t entry = from < 0 ? atomic_load_explicit(&array(v, p->coming)->place[-1 - from],
+                                                         memory_order_relaxed)
+                                  : kin__list_entry(v, (uint64_t)from);
         set(&items->place[i], entry);
     }
 }
