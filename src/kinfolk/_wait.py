@@ -38,6 +38,10 @@ def readable(fd, timeout):
     return bool(_kin.wait((fd,), timeout))
 
 
+#: Those without a descriptor that have something to be ready for.
+_WAITED_FOR = (_kin.Queue, _kin.SemLock, _kin.Event)
+
+
 def _thing(obj):
     """What the engine is asked for: a descriptor, or an object and what it is to be ready for."""
     if isinstance(obj, int):
@@ -47,7 +51,7 @@ def _thing(obj):
         if awaited is not None:
             return awaited()
         fileno = getattr(obj, "fileno", None)
-        if fileno is None and isinstance(obj, _kin.Shared):
+        if fileno is None and isinstance(obj, _WAITED_FOR):
             return obj, _kin.READY_TAKE
         try:
             fd = int(fileno())

@@ -214,7 +214,7 @@ class SharedMemory:
         return self._bare_name()
 
     def _bare_name(self):
-        if self._prepend_leading_slash and self._name.startswith("/"):
+        if self._prepend_leading_slash and self._name and self._name.startswith("/"):
             return self._name[1:]
         return self._name
 

@@ -399,6 +399,7 @@ LEAVES = """if 1:
     from kinfolk.shared_memory import SharedMemory
     segment = SharedMemory(sys.argv[1], create=True, size=1000)
     os.kill(resource_tracker._resource_tracker._pid, signal.SIGKILL)
+    os.waitpid(resource_tracker._resource_tracker._pid, 0)
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
