@@ -287,8 +287,9 @@ static void changes_are_seen(void) {
             _exit(3);
         }
         kin_err err;
-        do err = i ? kin_semaphore_acquire(&semaphore, KIN_FOREVER)
-                   : kin_event_wait(&event, KIN_FOREVER);
+        do
+            err = i ? kin_semaphore_acquire(&semaphore, KIN_FOREVER)
+                    : kin_event_wait(&event, KIN_FOREVER);
         while (err == -EINTR);
         CHECK_EQ(err, 0);
         CHECK(end_of(pid, true));
