@@ -12,6 +12,7 @@ import pytest
 
 import kinfolk
 from kinfolk import _kin, synchronize
+from kinfolk.connection import wait
 
 METHODS = ("fork", "spawn", "forkserver")
 
@@ -394,6 +395,7 @@ def test_a_party_that_is_killed_breaks_the_barrier(ctx, when):
     other.start()
     assert {queue.get(), queue.get()} == {"here"}
     victim.kill()
+    wait([victim.sentinel])  # dead, and nobody has looked after it
     with pytest.raises(threading.BrokenBarrierError, match=f"process {victim.pid}, a party"):
         barrier.wait()
     assert queue.get(timeout=60) == "broken"

@@ -198,8 +198,11 @@ kin_err kin_barrier_arrive(kin_barrier *barrier, kin_seat *seat, uint32_t *index
     kin_family *family = barrier->handle.family;
     kin_barrier_shm *shm = barrier->handle.shm;
     kin_err err = kin__may(family);
-    /* a newcomer tidies, lest those who have left fill the seats */
-    if (!err && !seat_of(family, shm, kin__token(family))) look_after_the_dead(family, shm);
+    /* a newcomer tidies, lest those who have left fill the seats; and who may be the last one does,
+     * lest a round with a dead party in it be full */
+    bool may_be_last = get(&shm->arrived) + 1 >= shm->parties;
+    if (!err && (may_be_last || !seat_of(family, shm, kin__token(family))))
+        look_after_the_dead(family, shm);
     while (!err) {
         lock(family, shm);
         uint32_t round = get(&shm->round);
