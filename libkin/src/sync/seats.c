@@ -31,10 +31,12 @@ kin_seat_shm *kin__seat_next(kin__seat_walk *walk) {
     return seat;
 }
 
+/* Without burying anybody at the limit: a burial may want the mutex that the caller has. */
 static kin_err add_block(kin_family *family, kin_seats_shm *last) {
     uint64_t off, size = sizeof(kin_seats_shm) + KIN_SEATS_MORE * sizeof(kin_seat_shm);
-    kin_err err = kin__block_new(family, size, &off);
+    kin_err err = kin__block_new_for(family, size, kin__token(family), &off);
     if (err) return err;
+    atomic_fetch_add_explicit(&family->hands, 1, memory_order_relaxed);
     memset(kin__payload(family, off), 0, size);
     KIN_FAULT("seats-growing");
     if (!kin__object_share_at(family, off, KIN_KIND_SEATS, &last->more))
