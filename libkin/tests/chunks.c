@@ -114,14 +114,14 @@ static pid_t start(uintptr_t seed, const char *point, long after) {
     pid_t pid = fork();
     CHECK(pid >= 0);
     if (pid) return pid;
-    kin_handle *held = malloc(70000 * sizeof *held);
+    kin_handle *held = malloc(25000 * sizeof *held);
 #ifdef KIN_FAULT_POINTS
     kin__fault_after = after;
     kin__fault_name = point;
 #endif
     churn((void *)seed);
-    make_and_drop(held, 70000, seed % 2);
-    make_and_drop(held, 70000, !(seed % 2));
+    make_and_drop(held, 25000, seed % 2);
+    make_and_drop(held, 25000, !(seed % 2));
     kin_family_leave(family);
     _exit(0);
 }
@@ -140,8 +140,8 @@ static bool run_processes(const char *point, long after) {
     }
     kin_family_reap(family);
     CHECK_EQ(stats().blocks, before.blocks);
-    kin_handle *held = malloc(70000 * sizeof *held);
-    make_and_drop(held, 70000, false);
+    kin_handle *held = malloc(25000 * sizeof *held);
+    make_and_drop(held, 25000, false);
     free(held);
     CHECK_EQ(stats().blocks, before.blocks);
     return killed;
@@ -154,7 +154,7 @@ static void survives_kills(void) {
     for (size_t i = 0; i < sizeof points / sizeof *points; i++) {
         /* which of the three comes by there is chance */
         int killed = 0;
-        for (long attempt = 0; attempt < 60 && killed < 3; attempt++)
+        for (long attempt = 0; attempt < 60 && killed < 2; attempt++)
             killed += run_processes(points[i], 1 + attempt % 3);
         if (!killed) fprintf(stderr, "nobody came by %s\n", points[i]);
         CHECK(killed);
