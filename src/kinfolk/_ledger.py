@@ -14,10 +14,12 @@ import json
 import os
 import stat
 import sys
+from _thread import get_ident
 
 __all__ = ["forget", "left_behind", "note"]
 
 _SEGMENTS = "/dev/shm"
+_BEGUN = ".begun-"  # and the process that writes the note, and its thread
 
 
 def _folder():
@@ -67,9 +69,12 @@ def note(name, fd, tracker):
     path = os.path.join(folder, name)
     try:
         record["boot"] = _boot()
-        with open(f"{path}.new", "x") as file:
+        # Not below its own name until it is whole.  If this process is killed in between, what it
+        # had begun is named by it, and removed once it is dead.
+        new = os.path.join(folder, f"{_BEGUN}{os.getpid()}.{get_ident()}")
+        with open(new, "w") as file:
             json.dump(record, file)
-        os.replace(f"{path}.new", path)
+        os.replace(new, path)
     except OSError:
         pass  # no proc file system, no room: then the segment is as the standard library's
 
@@ -91,6 +96,10 @@ def left_behind():
     folder = _own_folder()
     found = {}
     for name in sorted(os.listdir(folder)) if folder else ():
+        if name.startswith(_BEGUN):
+            if _started(name[len(_BEGUN) :].partition(".")[0]) is None:
+                forget(name)
+            continue
         record = _read(os.path.join(folder, name))
         if record is None or not _is_there(name, record):
             forget(name)

@@ -456,3 +456,25 @@ def test_damaged_notes_are_removed(tmp_path, monkeypatch):
     folder.symlink_to("/dev/shm")
     assert shared_memory.reclaim() == []
     folder.unlink()
+
+
+def test_a_note_that_is_being_written_is_let_be(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    name = f"kinfolk-noted-{os.getpid()}"
+    seen = []
+
+    def replace(source, target, replace=os.replace):
+        # Another process looks just now; and somebody was killed here before.
+        (folder / ".begun-0.1").touch()
+        assert shared_memory.reclaim() == []
+        seen.extend(os.listdir(folder))
+        replace(source, target)
+
+    folder = tmp_path / f"kinfolk-shm-{os.getuid()}"
+    monkeypatch.setattr(os, "replace", replace)
+    segment = SharedMemory(name, create=True, size=5)
+    assert len(seen) == 1 and seen[0].startswith(f".begun-{os.getpid()}.")
+    assert os.listdir(folder) == [name]
+    segment.close()
+    segment.unlink()
+    assert os.listdir(tmp_path) == []
