@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "check.h"
 #include "family/fault.h"
@@ -263,6 +264,48 @@ static void unlinks_for_the_dead(const char *point, bool killed) {
     }
 }
 
+/* One who left holds nothing: what lies there now is not its to unlink. */
+static void unlinks_nothing_after_leaving(void) {
+    int there[2], back[2];
+    CHECK_EQ(pipe(there), 0);
+    CHECK_EQ(pipe(back), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        kin_handle old;
+        char byte = 0;
+        CHECK_EQ(kin_memory_create(family, 5000, &old), 0);
+        memcpy(kin_memory_data(&tally), &old.ref, sizeof old.ref);
+        kin_family_leave(family);
+        CHECK_EQ(write(there[1], &byte, 1), 1);
+        CHECK_EQ(read(back[0], &byte, 1), 1);
+        CHECK_EQ(kin_memory_unlink(&old), KIN_ELEFT);
+        _exit(0);
+    }
+    char byte;
+    kin_ref old;
+    CHECK_EQ(read(there[0], &byte, 1), 1);
+    memcpy(&old, kin_memory_data(&tally), sizeof old);
+    enum { MANY = 64 };
+    kin_handle new[MANY];
+    size_t same = MANY;
+    for (size_t i = 0; i < MANY; i++) {
+        CHECK_EQ(kin_memory_create(family, 5000, &new[i]), 0);
+        if (new[i].ref.off == old.off) same = i;
+    }
+    CHECK(same < MANY);
+    CHECK_EQ(write(back[1], &byte, 1), 1);
+    int status;
+    CHECK_EQ(waitpid(pid, &status, 0), pid);
+    CHECK_EQ(status, 0);
+    CHECK(!kin_memory_is_unlinked(&new[same]));
+    for (size_t i = 0; i < MANY; i++) kin_handle_close(&new[i]);
+    for (int i = 0; i < 2; i++) {
+        close(there[i]);
+        close(back[i]);
+    }
+    CHECK_EQ(kin_family_reap(family), 1);
+}
+
 /* One that ended normally keeps it. */
 static void keeps_locks_of_those_who_left(void) {
     pid_t pid = fork();
@@ -329,6 +372,7 @@ int main(void) {
     unlinks_for_the_dead("memory-unlinked", true);
     unlinks_for_the_dead("journal-store", true);
     unlinks_for_the_dead("nowhere", false);
+    unlinks_nothing_after_leaving();
     static const char *const burial[] = {"reap-holds", "reap-taken", "lock-buried", "journal-store",
                                          "arena-freed"};
     for (size_t i = 0; i < sizeof burial / sizeof *burial; i++) buries_the_undertaker(burial[i]);

@@ -145,8 +145,9 @@ KIN_API KIN_NODISCARD kin_err kin_memory_create(kin_family *family, uint64_t len
  * which holds nothing.  If this member is killed, its burial unlinks it.  Again is fine.
  * Errors: -ENOENT (it was unlinked), KIN_ELEFT, KIN_ENOFAMILY. */
 KIN_API KIN_NODISCARD kin_err kin_memory_link(const kin_handle *memory);
-/* From now on it goes with its last holder.  -ENOENT: it was unlinked before. */
-KIN_API kin_err kin_memory_unlink(const kin_handle *memory);
+/* From now on it goes with its last holder.
+ * Errors: -ENOENT (it was unlinked before); KIN_ELEFT, KIN_ENOFAMILY: nothing was done. */
+KIN_API KIN_NODISCARD kin_err kin_memory_unlink(const kin_handle *memory);
 KIN_API int kin_memory_is_unlinked(const kin_handle *memory);
 /* Where it is mapped in this process, and its length as asked for. */
 KIN_API void *kin_memory_data(const kin_handle *memory);

@@ -95,6 +95,9 @@ static bool unlink_if(const kin_handle *memory, uint64_t only) {
 }
 
 kin_err kin_memory_unlink(const kin_handle *memory) {
+    /* After leaving, the handle holds nothing: the block may be another's by now. */
+    kin_err err = kin__may(memory->family);
+    if (err) return err;
     bool done = unlink_if(memory, 0);
     KIN_FAULT("memory-unlinked");
     return done ? 0 : -ENOENT;
