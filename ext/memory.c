@@ -94,8 +94,7 @@ static PyMethodDef methods[] = {
      "The memory that a ref names by these two.  StaleReference if it is gone."},
     {"link", (PyCFunction)link_memory, METH_NOARGS,
      "link($self, /)\n--\n\n"
-     "Let it live without holders until unlink(), or until this process is killed; False if it was\n"
-     "unlinked already."},
+     "Let it live without holders until unlink(); False if it was unlinked already."},
     {"unlink", (PyCFunction)unlink_memory, METH_NOARGS,
      "unlink($self, /)\n--\n\n"
      "From now on it goes with its last holder; False if that was so already."},

@@ -4,7 +4,6 @@
 
 #include "family/blob.h"
 #include "family/locker.h"
-#include "family/memory.h"
 #include "family/transit.h"
 #include "family/watch.h"
 #include "queue/queue_kinds.h"
@@ -39,7 +38,6 @@ const kin__kind kin__kinds[KIN_KINDS] = {
                         .bury = kin__queue_bury,
                         .is_ready = kin__queue_is_ready,
                         .watch = kin__queue_watch},
-    [KIN_KIND_MEMORY] = {.bury = kin__memory_bury},
     [KIN_KIND_BLOB] = {.end = kin__blob_end},
     [KIN_KIND_ENDING_BLOB] = {.end = kin__blob_end},
     [KIN_KIND_DESCRIPTOR] = {.end = kin__descriptor_end},

@@ -147,7 +147,8 @@ static bool run_processes(const char *point, long after) {
     return killed;
 }
 
-#ifdef KIN_FAULT_POINTS
+/* Processes are not what ThreadSanitizer is for, and it makes them too slow. */
+#if defined(KIN_FAULT_POINTS) && !defined(__SANITIZE_THREAD__)
 static void survives_kills(void) {
     static const char *const points[] = {"chunk-taken",   "chunk-lists",   "chunk-in-hand",
                                          "chunk-punched", "chunk-warming", "holds-shrinking"};

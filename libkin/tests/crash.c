@@ -226,8 +226,8 @@ static void hands_locks_on(void) {
     CHECK_EQ(waitpid(pid, NULL, 0), pid);
 }
 
-/* Memory that a killed member linked goes with its last holder; that of one who left stays. */
-static void unlinks_for_the_dead(const char *point, bool killed) {
+/* Kills leave no link half-made or half-unmade; and what is linked stays when its linker is gone. */
+static void links_are_whole(const char *point, bool killed) {
     uint64_t before = blocks();
     pid_t pid = fork();
     if (pid == 0) {
@@ -368,10 +368,10 @@ int main(void) {
         }
     hands_locks_on();
     keeps_locks_of_those_who_left();
-    unlinks_for_the_dead("memory-linked", true);
-    unlinks_for_the_dead("memory-unlinked", true);
-    unlinks_for_the_dead("journal-store", true);
-    unlinks_for_the_dead("nowhere", false);
+    links_are_whole("memory-linked", true);
+    links_are_whole("memory-unlinked", true);
+    links_are_whole("journal-store", true);
+    links_are_whole("nowhere", false);
     unlinks_nothing_after_leaving();
     static const char *const burial[] = {"reap-holds", "reap-taken", "lock-buried", "journal-store",
                                          "arena-freed"};

@@ -14,8 +14,8 @@ with a warning, those that are left when the family has gone.  Who owns one:
 What the tracker did not live to unlink is found by the next run: see `reclaim` and _ledger.py.
 
 One that is created without a name lives in the family's arena.  Its `name` is one that the processes of
-the family can attach, and nobody else.  It goes with its last user; once its name was asked for it
-stays until unlink(), as others would, or until the process that asked is killed.
+the family can attach, and nobody else.  It goes with its last user, however that one ends; once its
+name was asked for it stays until unlink(), as others would, or until the family is gone.
 
 `ShareableList` lays a list of fixed length over either, in the standard library's layout.
 docs/shared-memory.md says more.

@@ -142,7 +142,7 @@ KIN_API void kin_handle_close(kin_handle *handle);
 /* A plain piece of shared memory of `len` bytes, zeroed, aligned to 64. */
 KIN_API KIN_NODISCARD kin_err kin_memory_create(kin_family *family, uint64_t len, kin_handle *out);
 /* Let it live without holders, until kin_memory_unlink: so that others can come to it by its ref,
- * which holds nothing.  If this member is killed, its burial unlinks it.  Again is fine.
+ * which holds nothing.  Again is fine.
  * Errors: -ENOENT (it was unlinked), KIN_ELEFT, KIN_ENOFAMILY. */
 KIN_API KIN_NODISCARD kin_err kin_memory_link(const kin_handle *memory);
 /* From now on it goes with its last holder.

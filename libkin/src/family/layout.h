@@ -17,7 +17,7 @@
 #include "kin/family.h"
 
 #define KIN_MAGIC 0x6172656e616b696eull /* "nikanera" */
-#define KIN_FORMAT 3u
+#define KIN_FORMAT 4u
 #define KIN_CACHE_LINE 64
 
 #define KIN_UNIT ((uint64_t)65536)

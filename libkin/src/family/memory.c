@@ -3,12 +3,9 @@
  * A piece of memory lives as long as somebody holds it.  Linked, it holds itself, so that others
  * can come to it by its name later: the link is a place in its own head.
  *
- *   status   FRESH    until it is linked or unlinked
- *            LINKED   with the token of the member that linked it
- *            UNLINKED for good: by anyone, or by the burial of that member
+ *   status   FRESH until it is linked or unlinked; LINKED; UNLINKED for good
  *
  * Status, place and count change together (kin__change). */
-#include "memory.h"
 #include "arena.h"
 #include "fault.h"
 #include "refs.h"
@@ -16,14 +13,12 @@
 /* The head stands in the line before the data. */
 typedef struct kin_memory_shm {
     uint64_t len;
-    uint64_t data;           /* offset in the arena */
-    _Atomic uint64_t link;   /* a place: itself, or 0 */
-    _Atomic uint64_t status; /* and in the lower half the token */
+    uint64_t data;         /* offset in the arena */
+    _Atomic uint64_t link; /* a place: itself, or 0 */
+    _Atomic uint64_t status;
 } kin_memory_shm;
 
 enum { FRESH = 0, LINKED = 1, UNLINKED = 2 };
-#define STATUS(state, token) ((uint64_t)(state) << 32 | (token))
-#define STATE(status) ((unsigned)((status) >> 32))
 
 _Static_assert(KIN_HEADER + sizeof(kin_memory_shm) <= KIN_CACHE_LINE,
                "the head takes no more room");
@@ -61,7 +56,7 @@ static uint64_t status_of(const kin_memory_shm *shm) {
 }
 
 int kin_memory_is_unlinked(const kin_handle *memory) {
-    return STATE(status_of(memory->shm)) == UNLINKED;
+    return status_of(memory->shm) == UNLINKED;
 }
 
 kin_err kin_memory_link(const kin_handle *memory) {
@@ -69,46 +64,29 @@ kin_err kin_memory_link(const kin_handle *memory) {
     kin_err err = kin__may(memory->family);
     if (err) return err;
     kin__change change = kin__change_begin(memory->family);
-    unsigned state = STATE(status_of(shm));
-    if (state == FRESH) {
+    uint64_t status = status_of(shm);
+    if (status == FRESH) {
         kin__change_hold(&change, memory->ref.off, &shm->link);
-        kin__change_store(&change, &shm->status, STATUS(LINKED, kin__token(memory->family)));
+        kin__change_store(&change, &shm->status, LINKED);
     }
     kin__change_end(&change);
     KIN_FAULT("memory-linked");
-    return state == UNLINKED ? -ENOENT : 0;
-}
-
-/* The caller holds it, so that this is never the last hold. */
-static bool unlink_if(const kin_handle *memory, uint64_t only) {
-    kin_memory_shm *shm = memory->shm;
-    kin__change change = kin__change_begin(memory->family);
-    uint64_t status = status_of(shm);
-    bool is_to_be = only ? status == only : STATE(status) != UNLINKED;
-    if (is_to_be) kin__change_store(&change, &shm->status, STATUS(UNLINKED, 0));
-    if (is_to_be && STATE(status) == LINKED) {
-        kin__change_store(&change, &shm->link, 0);
-        (void)!kin__change_drop(&change, memory->ref.off);
-    }
-    kin__change_end(&change);
-    return is_to_be;
+    return status == UNLINKED ? -ENOENT : 0;
 }
 
 kin_err kin_memory_unlink(const kin_handle *memory) {
+    kin_memory_shm *shm = memory->shm;
     /* After leaving, the handle holds nothing: the block may be another's by now. */
     kin_err err = kin__may(memory->family);
     if (err) return err;
-    bool done = unlink_if(memory, 0);
+    kin__change change = kin__change_begin(memory->family);
+    uint64_t status = status_of(shm);
+    if (status != UNLINKED) kin__change_store(&change, &shm->status, UNLINKED);
+    if (status == LINKED) {
+        kin__change_store(&change, &shm->link, 0);
+        (void)!kin__change_drop(&change, memory->ref.off); /* the caller holds it, too */
+    }
+    kin__change_end(&change);
     KIN_FAULT("memory-unlinked");
-    return done ? 0 : -ENOENT;
-}
-
-void kin__memory_bury(kin_family *family, uint64_t off, uint32_t token) {
-    kin_memory_shm *shm = kin__payload(family, off);
-    kin_handle pin;
-    if (status_of(shm) != STATUS(LINKED, token)) return;
-    if (kin__object_pin(family, off, KIN_KIND_MEMORY, &pin)) return;
-    (void)unlink_if(&pin, STATUS(LINKED, token));
-    KIN_FAULT("memory-buried");
-    kin_handle_close(&pin);
+    return status == UNLINKED ? -ENOENT : 0;
 }
