@@ -157,14 +157,18 @@ uint64_t kin__list_take(kin_family *family, kin_list_shm *list, uint32_t cold, u
 void kin__list_put(kin_list_shm *list, uint32_t cold, kin_block_shm *block, uint64_t off,
                    uint64_t tag) {
     uint64_t head = atomic_load_explicit(list, memory_order_acquire);
+    uint32_t token = KIN_TAG_LOW(tag);
     for (;;) {
         uint64_t listed = free_tag(head, cold);
         atomic_store_explicit(&block->next, HEAD_GRANULE(head), memory_order_relaxed);
         /* After a change of epoch a rescuer may have listed it in our stead. */
-        if (tag != listed && !kin__block_retag(block, tag, listed)) return;
-        tag = listed;
+        if (!kin__block_retag(block, tag, listed)) return;
         KIN_FAULT("arena-freed");
         if (head_swap(list, &head, off / KIN_GRANULE, HEAD_EPOCH(head))) return;
+        /* Back in hand first: who rescues or cools may have taken what was FREE and on no list,
+         * and its `next` be another's by now. */
+        tag = KIN_TAG(KIN_HAND, KIN_KIND_RAW, token);
+        if (!kin__block_retag(block, listed, tag)) return;
     }
 }
 
