@@ -14,8 +14,6 @@ import types
 import uuid
 from dataclasses import fields, is_dataclass
 
-from . import pickle
-
 __all__ = ["encode"]
 
 _BY_NAME = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType)
@@ -36,7 +34,7 @@ def encode(key):
     if isinstance(key, complex):
         return key.real if key.imag == 0 else _bytes("complex", key.real, key.imag)
     if isinstance(key, frozenset):
-        return _bytes("set", *sorted(pickle.dumps(_plain(item)) for item in key))
+        return _bytes("set", *sorted(_told(_plain(item)) for item in key))
     if isinstance(key, pathlib.PurePath):
         return _bytes("path", type(key), str(key))
     if isinstance(key, (datetime.datetime, datetime.time)):
@@ -55,7 +53,24 @@ def encode(key):
 
 
 def _bytes(*parts):
-    return pickle.dumps(parts, 5)
+    """What the parts are, and not which objects: a pickle of equal parts may differ."""
+    told = [_told(part) for part in parts]
+    return b"".join(len(each).to_bytes(4, "little") + each for each in told)
+
+
+def _told(part):
+    if isinstance(part, bytes):
+        return b"b" + part
+    if isinstance(part, tuple):
+        return b"t" + _bytes(*part)
+    if isinstance(part, types.ModuleType):
+        return b"m" + part.__name__.encode()
+    if isinstance(part, _BY_NAME):
+        if "<locals>" in part.__qualname__:
+            raise TypeError(f"{part.__qualname__!r} can't be in a key of a SharedDict: no other "
+                            "process could find it by its name")  # fmt: skip
+        return b"n" + f"{part.__module__}:{part.__qualname__}".encode()
+    return b"r" + f"{type(part).__name__}:{part!r}".encode("utf-8", "surrogatepass")
 
 
 def _plain(key):
