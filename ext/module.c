@@ -69,6 +69,15 @@ PyObject *kinx_import(PyObject **slot, const char *module, const char *name) {
     return *slot;
 }
 
+PyObject *kinx_import_error(PyObject **slot, const char *module, const char *name) {
+    if (*slot) return *slot;
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *found = kinx_import(slot, module, name);
+    PyErr_Restore(type, value, traceback);
+    return found ? found : PyExc_Exception;
+}
+
 int kinx_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject *base, PyTypeObject **slot) {
     *slot = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, (PyObject *)base);
     return *slot ? PyModule_AddType(module, *slot) : -1;

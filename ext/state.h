@@ -101,6 +101,10 @@ kinx_state *kinx_state_of_type(PyTypeObject *type);
 /* Borrowed: *slot, which is filled with module.name when it is empty.  Raises
  * what the import raises. */
 PyObject *kinx_import(PyObject **slot, const char *module, const char *name);
+/* The same for a class of errors, which is about to be raised, perhaps in place of another one: if
+ * the import fails it is Exception.  A module that costs a millisecond is not loaded for an error
+ * that most processes never see. */
+PyObject *kinx_import_error(PyObject **slot, const char *module, const char *name);
 
 /* Make a type of the module, add it under its name, and keep a reference in
  * *slot.  base: NULL for object. */

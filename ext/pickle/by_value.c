@@ -35,6 +35,27 @@ int kinx_add_reducer(kinx_by_value *bv, PyObject *type, kinx_reducer reduce, PyO
     return 0;
 }
 
+/* -1, or how many of them are yet to come. */
+static int learn_late_modules(kinx_by_value *bv) {
+    int to_come = 0;
+    for (int i = 0; i < KINX_LATE_MODULES; i++) {
+        const kinx_late_module *late = &kinx_late_modules[i];
+        if (bv->late_known[i]) continue;
+        to_come++;
+        if (!PyMapping_HasKeyString(PyImport_GetModuleDict(), late->name)) continue;
+        if (late->learn(bv) == 0) {
+            bv->late_known[i] = true;
+            to_come--;
+        } else if (PyErr_ExceptionMatches(PyExc_AttributeError)) {
+            PyErr_Clear(); /* another thread is importing it: look again the next time */
+            bv->modules_seen = -1;
+        } else {
+            return -1;
+        }
+    }
+    return to_come;
+}
+
 static int learn_from(kinx_by_value *bv, const char *module_name, bool *known) {
     PyObject *name = PyUnicode_FromString(module_name);
     PyObject *loaded = name ? kinx_loaded_module(name) : NULL, *reducers = NULL;
@@ -56,14 +77,18 @@ static int learn_from(kinx_by_value *bv, const char *module_name, bool *known) {
 }
 
 int kinx_learn_late_types(kinx_by_value *bv) {
-    if (bv->typing_known && bv->dataclasses_known) return 0;
+    if (bv->all_known) return 0;
     /* Asked for each instance: a module has come only if there are more, or fewer. */
     Py_ssize_t modules = PyDict_GET_SIZE(PyImport_GetModuleDict());
     if (modules == bv->modules_seen) return 0;
     bv->modules_seen = modules;
+    int to_come = learn_late_modules(bv);
+    if (to_come < 0) return -1;
     if (!bv->typing_known && learn_from(bv, "typing", &bv->typing_known) < 0) return -1;
-    if (bv->dataclasses_known) return 0;
-    return learn_from(bv, "dataclasses", &bv->dataclasses_known);
+    if (!bv->dataclasses_known && learn_from(bv, "dataclasses", &bv->dataclasses_known) < 0)
+        return -1;
+    bv->all_known = to_come == 0 && bv->typing_known && bv->dataclasses_known;
+    return 0;
 }
 
 /* -- The pickler's questions -------------------------------------------------------------------- */
@@ -86,6 +111,7 @@ PyObject *kinx_reduce_by_value(kinx_pickler *p, PyObject *obj) {
     /* Is it of a type that had not come up before? */
     if (kinx_learn_late_types(p->st->by_value) < 0) return NULL;
     slot = slot_for(p->st->by_value, Py_TYPE(obj));
+    if (slot->reduce) return slot->reduce(p, obj);
     if (slot->python) return reduce_in_python(p, slot->python, obj);
     Py_RETURN_NOTIMPLEMENTED;
 }
@@ -168,6 +194,7 @@ static PyMethodDef functions[] = {
     {"_standing", FAST(kinx_bv_standing), NULL},
     {"_is_registered", FAST(kinx_bv_is_registered), NULL},
     {"_forget_kin", FAST(kinx_bv_forget_kin), NULL},
+    {"_holds_still", FAST(kinx_bv_holds_still), NULL},
     {"_token", FAST(kinx_bv_token), NULL},
     {"_names_used", FAST(kinx_bv_names_used), NULL},
     {"_code_digest", FAST(kinx_bv_code_digest), NULL},

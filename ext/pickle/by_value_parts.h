@@ -104,6 +104,7 @@ typedef struct kinx_reducer_slot {
 
 #define KINX_HOME_NAMES 4 /* globals that a home has from the start */
 
+#define KINX_LATE_MODULES 3
 #define KINX_BV_SLOTS 128 /* at least twice what is ever in there */
 
 /* The makers and fillers, in the order of `makers` in by_value.c. */
@@ -146,7 +147,8 @@ typedef struct kinx_by_value_state {
     PyObject *maker_names[KINX_MAKERS];
     kinx_reducer_slot slots[KINX_BV_SLOTS];
     PyObject *module; /* borrowed: it owns this */
-    bool typing_known, dataclasses_known;
+    bool late_known[KINX_LATE_MODULES];
+    bool typing_known, dataclasses_known, all_known;
     Py_ssize_t modules_seen; /* how many there were when they were last looked for */
 } kinx_by_value;
 
@@ -207,6 +209,7 @@ PyObject *kinx_bv_resolve(PyObject *module, PyObject *const *args, Py_ssize_t na
 PyObject *kinx_bv_standing(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
 PyObject *kinx_bv_is_registered(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
 PyObject *kinx_bv_forget_kin(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
+PyObject *kinx_bv_holds_still(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
 
 /* -- by_value_identity.c ------------------------------------------------------------------ */
 
@@ -259,6 +262,13 @@ bool kinx_may_go_by_value(PyTypeObject *cls);
 
 /* Fills the table of reducers with those of by_value_small.c. */
 int kinx_add_small_reducers(kinx_by_value *bv);
+/* Modules in Python, milliseconds to import: what is known of their types is learned once the
+ * program has imported them. */
+typedef struct kinx_late_module {
+    const char *name;
+    int (*learn)(kinx_by_value *bv);
+} kinx_late_module;
+extern const kinx_late_module kinx_late_modules[KINX_LATE_MODULES];
 
 /* -- The receiver's ------------------------------------------------------------------------ */
 

@@ -266,6 +266,34 @@ static int add_of_module(kinx_by_value *bv, PyObject **slot, const char *module,
     return kinx_add_reducer(bv, *slot, reduce, NULL);
 }
 
+static int learn_functools(kinx_by_value *bv) {
+    PyObject *lru_cache_type = NULL; /* functools.py calls the type of its wrappers so */
+    int err =
+        add_of_module(bv, &lru_cache_type, "functools", "_lru_cache_wrapper", reduce_lru_cache);
+    Py_XDECREF(lru_cache_type);
+    if (err < 0) return -1;
+    return add_of_module(bv, &bv->cached_property, "functools", "cached_property",
+                         reduce_cached_property);
+}
+
+static int learn_weak_sets(kinx_by_value *bv) {
+    return add_of_module(bv, &bv->weak_set, "_weakrefset", "WeakSet", reduce_weak_set);
+}
+
+static int learn_weak_mappings(kinx_by_value *bv) {
+    int err = add_of_module(bv, &bv->weak_key_dict, "weakref", "WeakKeyDictionary",
+                            reduce_weak_mapping);
+    if (err < 0) return -1;
+    return add_of_module(bv, &bv->weak_value_dict, "weakref", "WeakValueDictionary",
+                         reduce_weak_mapping);
+}
+
+const kinx_late_module kinx_late_modules[KINX_LATE_MODULES] = {
+    {"functools", learn_functools},
+    {"_weakrefset", learn_weak_sets},
+    {"weakref", learn_weak_mappings},
+};
+
 int kinx_add_small_reducers(kinx_by_value *bv) {
     const struct {
         PyTypeObject *type;
@@ -285,21 +313,5 @@ int kinx_add_small_reducers(kinx_by_value *bv) {
     PyObject *stream_type = NULL;
     int err = add_of_module(bv, &stream_type, "_io", "TextIOWrapper", reduce_stream);
     Py_XDECREF(stream_type);
-    if (err < 0) return -1;
-    PyObject *lru_cache_type = NULL; /* functools.py calls the type of its wrappers so */
-    if (add_of_module(bv, &lru_cache_type, "functools", "_lru_cache_wrapper", reduce_lru_cache) <
-        0) {
-        Py_XDECREF(lru_cache_type);
-        return -1;
-    }
-    Py_DECREF(lru_cache_type);
-    if (add_of_module(bv, &bv->cached_property, "functools", "cached_property",
-                      reduce_cached_property) < 0 ||
-        add_of_module(bv, &bv->weak_set, "weakref", "WeakSet", reduce_weak_set) < 0 ||
-        add_of_module(bv, &bv->weak_key_dict, "weakref", "WeakKeyDictionary", reduce_weak_mapping) <
-            0) {
-        return -1;
-    }
-    return add_of_module(bv, &bv->weak_value_dict, "weakref", "WeakValueDictionary",
-                         reduce_weak_mapping);
+    return err;
 }

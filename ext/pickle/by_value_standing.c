@@ -242,6 +242,46 @@ PyObject *kinx_bv_forget_kin(PyObject *module, PyObject *const *args, Py_ssize_t
     Py_RETURN_NONE;
 }
 
+/* Are the functions and classes in `vars` those of `names`, name -> id? */
+static int are_the_same_things(PyObject *vars, PyObject *names) {
+    PyObject *name, *value;
+    Py_ssize_t at = 0, count = 0;
+    while (PyDict_Next(vars, &at, &name, &value)) {
+        if (!PyFunction_Check(value) && !PyType_Check(value)) continue;
+        if (!PyUnicode_CheckExact(name)) return 0; /* its hash may be anybody's code */
+        PyObject *id = PyDict_GetItemWithError(names, name);
+        if (!id) return PyErr_Occurred() ? -1 : 0;
+        if (PyLong_AsVoidPtr(id) != value) return PyErr_Occurred() ? -1 : 0;
+        count++;
+    }
+    return count == PyDict_GET_SIZE(names);
+}
+
+/* Are the keys of `modules` those of the frozenset `names`? */
+static int are_the_same_modules(PyObject *modules, PyObject *names) {
+    if (PyDict_GET_SIZE(modules) != PySet_GET_SIZE(names)) return 0;
+    PyObject *name, *module;
+    for (Py_ssize_t at = 0; PyDict_Next(modules, &at, &name, &module);) {
+        int has = PyUnicode_CheckExact(name) ? PySet_Contains(names, name) : 0;
+        if (has <= 0) return has;
+    }
+    return 1;
+}
+
+/* Asked before each fork, and so without touching what is looked at: after a fork each page that
+ * is written to is copied, and a reference count is enough. */
+PyObject *kinx_bv_holds_still(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
+    if (!kinx_takes(module, "_holds_still", nargs, 4)) return NULL;
+    if (!PyDict_Check(args[0]) || !PyDict_Check(args[1]) || !PyDict_Check(args[2]) ||
+        !PyFrozenSet_Check(args[3])) {
+        PyErr_SetString(PyExc_TypeError, "_holds_still takes three dicts and a frozenset");
+        return NULL;
+    }
+    int same = are_the_same_things(args[0], args[1]);
+    if (same > 0) same = are_the_same_modules(args[2], args[3]);
+    return same < 0 ? NULL : PyBool_FromLong(same);
+}
+
 /* -- The answers ------------------------------------------------------------------------- */
 
 /* 1 if all receivers can import the module called `name`, which is loaded. */

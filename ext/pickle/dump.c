@@ -262,14 +262,17 @@ static int intern_names(struct kinx_pickler_state *ps) {
     return 0;
 }
 
+PyObject *kinx_pickling_error(struct kinx_pickler_state *ps) {
+    return kinx_import_error(&ps->pickling_error, "_pickle", "PicklingError");
+}
+
 static PyObject *attr_of(const char *module, const char *name) {
     PyObject *slot = NULL;
     return kinx_import(&slot, module, name);
 }
 
 static int import_all(struct kinx_pickler_state *ps) {
-    ps->pickling_error = attr_of("_pickle", "PicklingError");
-    ps->copyreg_table = ps->pickling_error ? attr_of("copyreg", "dispatch_table") : NULL;
+    ps->copyreg_table = attr_of("copyreg", "dispatch_table");
     ps->extensions = ps->copyreg_table ? attr_of("copyreg", "_extension_registry") : NULL;
     ps->slotnames = ps->extensions ? attr_of("copyreg", "_slotnames") : NULL;
     ps->class_names = ps->slotnames ? PyDict_New() : NULL;

@@ -9,21 +9,21 @@
 /* -- Errors ------------------------------------------------------------------------- */
 
 int kinx_truncated(kinx_loader *u) {
-    PyErr_SetString(u->us->error, "pickle data was truncated");
+    PyErr_SetString(kinx_unpickling_error(u->us), "pickle data was truncated");
     return -1;
 }
 
 int kinx_underflow(kinx_loader *u) {
-    PyErr_SetString(u->us->error,
+    PyErr_SetString(kinx_unpickling_error(u->us),
                     u->mark_count ? "unexpected MARK found" : "unpickling stack underflow");
     return -1;
 }
 
 static int raise_opcode(kinx_loader *u, uint8_t op) {
     if (op >= 0x20 && op <= 0x7e && op != '\'' && op != '\\') {
-        PyErr_Format(u->us->error, "invalid load key, '%c'.", op);
+        PyErr_Format(kinx_unpickling_error(u->us), "invalid load key, '%c'.", op);
     } else {
-        PyErr_Format(u->us->error, "invalid load key, '\\x%02x'.", op);
+        PyErr_Format(kinx_unpickling_error(u->us), "invalid load key, '\\x%02x'.", op);
     }
     return -1;
 }
@@ -72,7 +72,7 @@ static PyObject *long_of(const uint8_t *at, size_t len) {
 
 static int load_next_buffer(kinx_loader *u) {
     if (!u->buffers) {
-        PyErr_SetString(u->us->error, "pickle stream refers to out-of-band data "
+        PyErr_SetString(kinx_unpickling_error(u->us), "pickle stream refers to out-of-band data "
                                       "but no *buffers* argument was given");
         return -1;
     }
@@ -80,7 +80,7 @@ static int load_next_buffer(kinx_loader *u) {
     PyObject *buffer = PyIter_Next(u->buffers);
     kinx_foreign_end(u);
     if (!buffer && !PyErr_Occurred()) {
-        PyErr_SetString(u->us->error, "not enough out-of-band buffers");
+        PyErr_SetString(kinx_unpickling_error(u->us), "not enough out-of-band buffers");
     }
     return kinx_push(u, buffer);
 }
@@ -106,7 +106,7 @@ static int load_readonly_buffer(kinx_loader *u) {
 
 static int raise_no_memo(kinx_loader *u, size_t index) {
     if (!PyErr_Occurred()) {
-        PyErr_Format(u->us->error, "Memo value not found at index %zd", (Py_ssize_t)index);
+        PyErr_Format(kinx_unpickling_error(u->us), "Memo value not found at index %zd", (Py_ssize_t)index);
     }
     return -1;
 }
@@ -215,7 +215,7 @@ static int load_far_text(kinx_loader *u, size_t len) {
 
 static int out_of_input(kinx_loader *u) {
     if (kinx_fill(u, 1) == 0) return 0;
-    if (PyErr_ExceptionMatches(u->us->error)) {
+    if (PyErr_ExceptionMatches(kinx_unpickling_error(u->us))) {
         PyErr_SetString(PyExc_EOFError, "Ran out of input");
     }
     return -1;
@@ -287,7 +287,7 @@ static int run(kinx_loader *u) {
             len = fetch4(at);
             at += 4;
             if (len > INT32_MAX) {
-                PyErr_SetString(us->error, "LONG pickle has negative byte count");
+                PyErr_SetString(kinx_unpickling_error(us), "LONG pickle has negative byte count");
                 return SAVE(), -1;
             }
         integer:

@@ -61,11 +61,11 @@
 typedef struct kinx_unpickler_state {
     PyTypeObject *unpickler_type;
     PyTypeObject *proxy_type; /* of an Unpickler's memo */
-    PyObject *error;          /* _pickle.UnpicklingError */
     PyObject *empty_tuple;
     PyObject *import; /* builtins.__import__, as it was at first */
 
     /* Imported when first needed. */
+    PyObject *error;                               /* see kinx_unpickling_error */
     PyObject *name_mapping, *import_mapping;       /* _compat_pickle's */
     PyObject *extension_cache, *inverted_registry; /* copyreg's */
 
@@ -79,6 +79,9 @@ typedef struct kinx_unpickler_state {
     uint8_t ahead[256]; /* see load_ahead.c */
     getter plain_dict;  /* how classes made by a class statement give __dict__ */
 } kinx_unpickler_state;
+
+/* _pickle.UnpicklingError, borrowed, to be raised; see kinx_import_error. */
+PyObject *kinx_unpickling_error(kinx_unpickler_state *us);
 
 /* -- One loading ---------------------------------------------------------------------- */
 

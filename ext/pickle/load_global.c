@@ -215,7 +215,7 @@ int kinx_load_stack_global(kinx_loader *u) {
     if (PyUnicode_CheckExact(module) && PyUnicode_CheckExact(name)) {
         obj = kinx_find(u, module, name);
     } else {
-        PyErr_SetString(u->us->error, "STACK_GLOBAL requires str");
+        PyErr_SetString(kinx_unpickling_error(u->us), "STACK_GLOBAL requires str");
     }
     Py_DECREF(module);
     Py_DECREF(name);
@@ -257,7 +257,7 @@ static PyObject *find_extension(kinx_loader *u, PyObject *code) {
 
 int kinx_load_extension(kinx_loader *u, long code) {
     if (code <= 0) {
-        PyErr_SetString(u->us->error, "EXT specifies code <= 0");
+        PyErr_SetString(kinx_unpickling_error(u->us), "EXT specifies code <= 0");
         return -1;
     }
     PyObject *number = PyLong_FromLong(code);

@@ -34,7 +34,7 @@ int kinx_load_reduce_from_stack(kinx_loader *u, Py_ssize_t count) {
 /* -- NEWOBJ ------------------------------------------------------------------------------- */
 
 static int raise_newobj(kinx_loader *u, const char *format, bool with_kwargs, PyObject *culprit) {
-    PyErr_Format(u->us->error, format, with_kwargs ? "NEWOBJ_EX" : "NEWOBJ",
+    PyErr_Format(kinx_unpickling_error(u->us), format, with_kwargs ? "NEWOBJ_EX" : "NEWOBJ",
                  Py_TYPE(culprit)->tp_name);
     return -1;
 }
@@ -203,7 +203,7 @@ static int set_each(PyObject *target, PyObject *state,
 /* inst.__dict__[key] = value for each, the long way. */
 static int update_dict(kinx_loader *u, PyObject *inst, PyObject *state) {
     if (!PyDict_Check(state)) {
-        PyErr_SetString(u->us->error, "state is not a dictionary");
+        PyErr_SetString(kinx_unpickling_error(u->us), "state is not a dictionary");
         return -1;
     }
     PyObject *dict = PyObject_GetAttr(inst, u->us->str_dict);
@@ -215,7 +215,7 @@ static int update_dict(kinx_loader *u, PyObject *inst, PyObject *state) {
 
 static int set_attributes(kinx_loader *u, PyObject *inst, PyObject *state) {
     if (PyDict_Check(state)) return set_each(inst, state, PyObject_SetAttr);
-    PyErr_SetString(u->us->error, "slot state is not a dictionary");
+    PyErr_SetString(kinx_unpickling_error(u->us), "slot state is not a dictionary");
     return -1;
 }
 

@@ -66,7 +66,7 @@ int kinx_grow_marks(kinx_loader *u) {
 
 Py_ssize_t kinx_pop_mark_as_is(kinx_loader *u, kinx_mark_kind *kind) {
     if (u->mark_count == 0) {
-        PyErr_SetString(u->us->error, "could not find MARK");
+        PyErr_SetString(kinx_unpickling_error(u->us), "could not find MARK");
         return -1;
     }
     kinx_mark mark = u->marks[--u->mark_count];
@@ -216,7 +216,7 @@ static int set_own_pairs(kinx_loader *u, Py_ssize_t depth, PyObject *dict) {
 }
 
 static int raise_odd(kinx_loader *u, const char *opcode) {
-    PyErr_Format(u->us->error, "odd number of items for %s", opcode);
+    PyErr_Format(kinx_unpickling_error(u->us), "odd number of items for %s", opcode);
     return -1;
 }
 

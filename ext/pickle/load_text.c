@@ -89,7 +89,7 @@ int kinx_load_string(kinx_loader *u) {
     if (kinx_read_line(u, &line, &len) < 0) return -1;
     len--;
     if (len < 2 || line[0] != line[len - 1] || (line[0] != '\'' && line[0] != '"')) {
-        PyErr_SetString(u->us->error, "the STRING opcode argument must be quoted");
+        PyErr_SetString(kinx_unpickling_error(u->us), "the STRING opcode argument must be quoted");
         return -1;
     }
     const char *inner = (const char *)line + 1;
@@ -120,7 +120,7 @@ int kinx_load_unicode(kinx_loader *u) {
 /* -- Persistent ids ------------------------------------------------------------------------ */
 
 static int raise_no_persistent_load(kinx_loader *u) {
-    PyErr_SetString(u->us->error, KINX_NO_PERSISTENT_LOAD);
+    PyErr_SetString(kinx_unpickling_error(u->us), KINX_NO_PERSISTENT_LOAD);
     return -1;
 }
 
@@ -150,7 +150,7 @@ int kinx_load_persid(kinx_loader *u) {
     PyObject *id = PyUnicode_DecodeASCII((const char *)line, (Py_ssize_t)len - 1, "strict");
     if (id) return load_persistent(u, id);
     if (PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
-        PyErr_SetString(u->us->error, "persistent IDs in protocol 0 must be ASCII strings");
+        PyErr_SetString(kinx_unpickling_error(u->us), "persistent IDs in protocol 0 must be ASCII strings");
     }
     return -1;
 }
@@ -182,7 +182,7 @@ int kinx_load_get(kinx_loader *u) {
     PyObject *obj = index < 0 ? NULL : kinx_memo_get(&u->memo, (size_t)index);
     if (obj) return kinx_push(u, Py_NewRef(obj));
     if (!PyErr_Occurred()) {
-        PyErr_Format(u->us->error, "Memo value not found at index %zd", index);
+        PyErr_Format(kinx_unpickling_error(u->us), "Memo value not found at index %zd", index);
     }
     return -1;
 }

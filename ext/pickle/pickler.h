@@ -69,7 +69,6 @@ struct kinx_pickler_state {
     } names;
 #undef KINX_NAME_
     PyTypeObject *pickler_type, *memo_type;
-    PyObject *pickling_error; /* _pickle's */
     PyObject *copyreg_table, *extensions, *slotnames;
     /* The object's own of these names: who has them has not overridden them. */
     PyObject *object_reduce_ex, *object_reduce, *object_getstate;
@@ -79,12 +78,16 @@ struct kinx_pickler_state {
     PyObject *library, *library_folder, *kinfolk_folder;
     /* Imported when first needed: see kinx_import. */
     PyObject *partial, *encode, *getattr, *name_mapping, *import_mapping, *explain;
+    PyObject *pickling_error; /* see kinx_pickling_error */
     struct kinx_plan *plans; /* save_instance.c */
     kinx_memo spare_memo;
     uint8_t *scratch; /* KINX_SCRATCH bytes, NULL while in use */
 };
 
 #define KINX_SCRATCH 16384
+
+/* _pickle.PicklingError, borrowed, to be raised; see kinx_import_error. */
+PyObject *kinx_pickling_error(struct kinx_pickler_state *ps);
 
 #define KINX_UNLIKELY(condition) __builtin_expect(!!(condition), 0)
 

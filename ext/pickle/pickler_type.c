@@ -90,7 +90,7 @@ static int check_ready(pickler *self) {
         PyErr_SetString(PyExc_RuntimeError,
                         "this Pickler is at work: dump() was called from within");
     } else {
-        PyErr_Format(state_of(self)->pickling_error,
+        PyErr_Format(kinx_pickling_error(state_of(self)),
                      "Pickler.__init__() was not called by %s.__init__()", Py_TYPE(self)->tp_name);
     }
     return -1;

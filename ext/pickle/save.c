@@ -23,7 +23,7 @@ int kinx_raise_writer(kin_err err) {
 }
 
 int kinx_raise_pickling(kinx_pickler *p, const char *text) {
-    PyErr_SetString(p->ps->pickling_error, text);
+    PyErr_SetString(kinx_pickling_error(p->ps), text);
     return -1;
 }
 

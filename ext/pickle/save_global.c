@@ -113,7 +113,7 @@ static PyObject *import_module(kinx_pickler *p, PyObject *obj, PyObject *module_
         if (found) Py_SETREF(module, Py_NewRef(found));
         return module;
     }
-    PyErr_Format(p->ps->pickling_error, "Can't pickle %R: import of module %R failed", obj,
+    PyErr_Format(kinx_pickling_error(p->ps), "Can't pickle %R: import of module %R failed", obj,
                  module_name);
     return NULL;
 }
@@ -135,10 +135,10 @@ static int check_name(kinx_pickler *p, PyObject *obj, PyObject *module_name, PyO
         return *at ? 0 : -1;
     }
     if (found) {
-        PyErr_Format(p->ps->pickling_error, "Can't pickle %R: it's not the same object as %S.%S",
+        PyErr_Format(kinx_pickling_error(p->ps), "Can't pickle %R: it's not the same object as %S.%S",
                      obj, module_name, name);
     } else if (!PyErr_Occurred() && !p->restart) {
-        PyErr_Format(p->ps->pickling_error, "Can't pickle %R: attribute lookup %S on %S failed",
+        PyErr_Format(kinx_pickling_error(p->ps), "Can't pickle %R: attribute lookup %S on %S failed",
                      obj, name, module_name);
     }
     Py_XDECREF(parent);
@@ -219,7 +219,7 @@ static int save_old_global(kinx_pickler *p, PyObject *module_name, PyObject *nam
     if (err == 0) err = put_line(p, module_name);
     if (err == 0) err = put_line(p, name);
     if (err < 0 && PyErr_ExceptionMatches(PyExc_UnicodeEncodeError)) {
-        PyErr_Format(p->ps->pickling_error,
+        PyErr_Format(kinx_pickling_error(p->ps),
                      "can't pickle global identifier '%S.%S' using pickle protocol %i", module_name,
                      name, p->protocol);
     }
@@ -277,7 +277,7 @@ static PyObject *name_of(kinx_pickler *p, PyObject *obj) {
         name = PyObject_GetAttr(obj, p->ps->names.__name__);
     }
     if (name && !PyUnicode_Check(name)) {
-        PyErr_Format(p->ps->pickling_error, "Can't pickle %R: its name is no string", obj);
+        PyErr_Format(kinx_pickling_error(p->ps), "Can't pickle %R: its name is no string", obj);
         Py_CLEAR(name);
     }
     return name;

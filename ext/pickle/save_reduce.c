@@ -17,7 +17,7 @@ typedef struct reduction {
 } reduction;
 
 static int raise_item(kinx_pickler *p, const char *which, const char *what, PyObject *got) {
-    PyErr_Format(p->ps->pickling_error,
+    PyErr_Format(kinx_pickling_error(p->ps),
                  "%s element of the tuple returned by __reduce__ must be %s, not %s", which, what,
                  Py_TYPE(got)->tp_name);
     return -1;
@@ -119,7 +119,7 @@ static int save_partial_new(kinx_pickler *p, PyObject *obj, PyObject *cls, PyObj
 
 static int save_newobj_ex(kinx_pickler *p, const reduction *r, PyObject *obj) {
     if (PyTuple_GET_SIZE(r->args) != 3) {
-        PyErr_Format(p->ps->pickling_error,
+        PyErr_Format(kinx_pickling_error(p->ps),
                      "length of the NEWOBJ_EX argument tuple must be exactly 3, not %zd",
                      PyTuple_GET_SIZE(r->args));
         return -1;
@@ -133,7 +133,7 @@ static int save_newobj_ex(kinx_pickler *p, const reduction *r, PyObject *obj) {
                                : NULL;
     if (wrong) {
         PyObject *got = !PyType_Check(cls) ? cls : !PyTuple_Check(args) ? args : kwds;
-        PyErr_Format(p->ps->pickling_error, "%s, not %.200s", wrong, Py_TYPE(got)->tp_name);
+        PyErr_Format(kinx_pickling_error(p->ps), "%s, not %.200s", wrong, Py_TYPE(got)->tp_name);
         return -1;
     }
     if (p->protocol < 4) return save_partial_new(p, obj, cls, args, kwds);
@@ -368,7 +368,7 @@ static PyObject *reduce_by_itself(kinx_pickler *p, PyObject *obj) {
     method = PyObject_GetAttr(obj, p->ps->names.__reduce__);
     if (!method) {
         if (PyErr_ExceptionMatches(PyExc_AttributeError)) {
-            PyErr_Format(p->ps->pickling_error, "can't pickle '%.200s' object: %R",
+            PyErr_Format(kinx_pickling_error(p->ps), "can't pickle '%.200s' object: %R",
                          Py_TYPE(obj)->tp_name, obj);
         }
         return NULL;

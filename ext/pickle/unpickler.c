@@ -241,7 +241,7 @@ PyDoc_STRVAR(method_load_doc, "load($self, /)\n--\n\nThe object whose pickle is 
 
 static PyObject *method_load(unpickler_object *self, PyObject *unused) {
     if (!self->ready) {
-        PyErr_Format(self->u.us->error, "Unpickler.__init__() was not called by %s.__init__()",
+        PyErr_Format(kinx_unpickling_error(self->u.us), "Unpickler.__init__() was not called by %s.__init__()",
                      Py_TYPE(self)->tp_name);
         return NULL;
     }
@@ -291,7 +291,7 @@ static PyMethodDef unpickler_methods[] = {
  * refuses, and the attribute can be taken away again. */
 #if PY_VERSION_HEX >= 0x030D0000
 static PyObject *refuse_persistent_load(PyObject *self, PyObject *pid) {
-    PyErr_SetString(((unpickler_object *)self)->u.us->error, KINX_NO_PERSISTENT_LOAD);
+    PyErr_SetString(kinx_unpickling_error(((unpickler_object *)self)->u.us), KINX_NO_PERSISTENT_LOAD);
     return NULL;
 }
 
@@ -484,6 +484,10 @@ static PyType_Spec proxy_spec = {
 
 /* -- The state ------------------------------------------------------------------------------------------ */
 
+PyObject *kinx_unpickling_error(kinx_unpickler_state *us) {
+    return kinx_import_error(&us->error, "_pickle", "UnpicklingError");
+}
+
 /* How the type machinery gives __dict__: as found in a class made for that. */
 static int find_plain_dict(kinx_unpickler_state *us) {
     PyObject *plain = PyObject_CallFunction((PyObject *)&PyType_Type, "s(){}", "plain");
@@ -508,7 +512,6 @@ static int fill_state(kinx_unpickler_state *us, PyObject *module) {
         if (!(us->small[i] = PyLong_FromLong(i))) return -1;
     }
     if (!(us->empty_tuple = PyTuple_New(0))) return -1;
-    if (!kinx_import(&us->error, "_pickle", "UnpicklingError")) return -1;
     if (!kinx_import(&us->import, "builtins", "__import__")) return -1;
     us->own_dict = PyModule_GetDict(module);
     kinx_ahead_table(us->ahead);

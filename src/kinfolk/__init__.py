@@ -109,18 +109,20 @@ def __getattr__(name):
     if name == "reducer":
         return context._default_context.reducer
     if name in _EXTRAS:
-        from importlib import import_module
-
-        return getattr(import_module(f"{__name__}.{_EXTRAS[name]}"), name)
+        return getattr(_import(_EXTRAS[name]), name)
     if name in _SUBMODULES:
-        from importlib import import_module
-
         try:
-            return import_module(f"{__name__}.{name}")
+            return _import(name)
         except ModuleNotFoundError as error:
             if error.name != f"{__name__}.{name}":
                 raise
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _import(name):
+    full = f"{__name__}.{name}"
+    __import__(full)  # importlib's function brings modules that nothing else here needs
+    return sys.modules[full]
 
 
 # A child that was started afresh knows the main module as __mp_main__, and pickles that travel back

@@ -63,9 +63,10 @@ class _Snapshot:
     def main(self):
         return self._main()
 
-    def is_like(self, other):
-        return (
-            self.main is other.main and self.names == other.names and self.modules == other.modules
+    def is_up_to_date(self, main):
+        """Whether a fork just now would give what this one gave."""
+        return self.main is main and _kin._holds_still(
+            vars(main), self.names, sys.modules, self.modules
         )
 
     def has_living(self):
@@ -210,11 +211,11 @@ def _take_snapshot():
     main = sys.modules.get("__main__")
     if main is None:  # the interpreter is on its way out
         return
-    _kin._forget_kin()
-    now = _Snapshot(main)
-    if _forks and now.is_like(_forks[-1]):
+    if _forks and _forks[-1].is_up_to_date(main):
         _forks[-1].forks += 1
         return
+    _kin._forget_kin()
+    now = _Snapshot(main)
     _forks[:] = [fork for fork in _forks if fork.is_for_good() or fork.living()]
     _merge([fork for fork in _forks if fork.is_for_good() and fork.main is main])
     _forks.append(now)

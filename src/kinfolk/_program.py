@@ -48,7 +48,8 @@ class Program:
 
 def at_path(path, name="__main__"):
     """Return the script at `path`, source or compiled.  OSError, SyntaxError."""
-    from importlib.machinery import SourceFileLoader, SourcelessFileLoader
+    # Where importlib.machinery has them from; that module would be a millisecond of each start.
+    from _frozen_importlib_external import SourceFileLoader, SourcelessFileLoader
     from io import open_code
 
     with open_code(path) as file:

@@ -2,7 +2,9 @@
 
 It is a fresh interpreter that has imported what the children will need, the main module among it,
 and runs nothing: no threads, no handlers but one.  `ensure_running` starts it, as a member of the
-family.  The two talk over a pair of sockets that nobody else can find; requests come from any
+family.  What it was prepared by, the state of the program when it was started, is known on both
+sides; what has changed since (the current folder, the environment, sys.path ...) goes with each
+request, and in most there is nothing.  The two talk over a pair of sockets that nobody else can find; requests come from any
 process that holds our end, which every child of the server is given, so that children start their
 children by the same server.  How a request looks on the wire is the engine's business
 (libkin/src/process); what this module puts into it is where the packed process object lies, and
@@ -15,6 +17,7 @@ A module that cannot be imported in the server is left to the children: the main
 show where the program can see them, in the child that needed it.
 """
 
+import gc
 import marshal
 import os
 import signal
@@ -35,15 +38,16 @@ __all__ = [
 class _Server:
     """A fork server as its clients see it."""
 
-    def __init__(self, channel, pid=None, orders=None):
+    def __init__(self, channel, state, pid=None, orders=None):
         self.channel = channel  # our end of the sockets
+        self.state = state  # by which it prepared itself: see _state_of_program
         self.pid = pid  # None if it is no child of ours
         self._orders = orders  # what it was told: ours until it takes it over
 
     @classmethod
-    def launch(cls, data):
-        """Start one that prepares itself by `data`."""
-        orders = _kin.pack(data)  # what cannot be sent is an error before anything is started
+    def launch(cls, preload, state):
+        """Start one that prepares itself by `state` and imports the modules `preload`."""
+        orders = spawn.pack_data((preload, state))  # what cannot be sent is an error before anything is started
         family = _kin.family_fds()
         ours, theirs = _kin.zygote_channel()
         try:
@@ -56,7 +60,7 @@ class _Server:
             raise
         finally:
             os.close(theirs)
-        return cls(ours, pid, orders)
+        return cls(ours, state, pid, orders)
 
     def has_died(self):
         """Whether we know that it has; of one that is no child of ours a request will tell."""
@@ -105,16 +109,18 @@ class ForkServer:
         """Return the descriptors that this process was started with; None if by no fork server."""
         return self._inherited_fds
 
-    def connect_to_new_process(self, fds, payload=b""):
-        """Have the server make a child that gets copies of the descriptors `fds` and `payload`.
+    def connect_to_new_process(self, fds, payload_for):
+        """Have the server make a child that gets copies of the descriptors `fds`.
 
         Returns its pid, its pidfd (None where there are none) and a descriptor on which the server
-        reports its exit code.  What the child does with the payload: see `_serve_one`.
+        reports its exit code.  `payload_for(state)` is called with the state of the program that
+        the server was prepared by, and returns bytes; what the child does with them: see
+        `_serve_one`.
         """
         try:
-            return self._ask(fds, payload)
+            return self._ask(fds, payload_for)
         except BrokenPipeError:  # a server may die at any moment, and the next is as good
-            return self._ask(fds, payload)
+            return self._ask(fds, payload_for)
 
     def ensure_running(self):
         """Start the server if there is none.  One that the parent has started serves us too."""
@@ -125,15 +131,15 @@ class ForkServer:
         if self._server is not None and self._server.has_died():
             self._drop_locked()
         if self._server is None:
-            self._server = _Server.launch(self._what_to_prepare())
+            self._server = _Server.launch(list(self._preload_modules), _state_of_program())
 
-    def _ask(self, fds, payload):
+    def _ask(self, fds, payload_for):
         with self._lock:
             self._ensure_running_locked()
             server = self._server
             channel = os.dup(server.channel)  # the server's own may be closed meanwhile
         try:
-            return _kin.zygote_start(channel, payload, (channel, *fds))
+            return _kin.zygote_start(channel, payload_for(server.state), (channel, *fds))
         except BrokenPipeError:
             with self._lock:
                 if self._server is server:
@@ -152,17 +158,9 @@ class ForkServer:
         if server is not None:
             server.end()
 
-    def _what_to_prepare(self):
-        if not self._preload_modules:
-            return {"preload": []}
-        data = spawn.get_preparation_data("ignore")
-        wanted = ("sys_path", "alias", "init_main_from_name", "init_main_from_path")
-        known = {name: data[name] for name in wanted if name in data}
-        return {"preload": list(self._preload_modules), **known}
-
-    def _join(self, channel, fds):
+    def _join(self, channel, state, fds):
         """In a child of a server: be its client, with the descriptors that the child was given."""
-        self._server = _Server(channel)
+        self._server = _Server(channel, state)
         self._inherited_fds = fds
 
     def _after_fork(self):
@@ -172,34 +170,87 @@ class ForkServer:
             self._server.pid = None
 
 
+# What the server and its children are told
+
+#: What does not go into the server's own state: the log is the children's.
+_FOR_CHILDREN_ALONE = ("name", "log_to_stderr", "log_level")
+
+
+def _state_of_program():
+    """What a child must know, but for what is its alone: preparation data and the environment."""
+    state = spawn.get_preparation_data(None)
+    for name in _FOR_CHILDREN_ALONE:
+        state.pop(name, None)
+    state["environ"] = dict(os.environ)
+    # what may be changed in place
+    for name in ("sys_path", "sys_argv"):
+        state[name] = list(state[name])
+    return state
+
+
+def changes_since(state, name):
+    """What a child called `name` must be told besides `state`: a dict, to be acted on by _prepare.
+
+    Most often it is empty.
+    """
+    data = spawn.get_preparation_data(name)
+    del data["name"]  # it is part of every request
+    data["environ"] = dict(os.environ)
+    if not data["log_to_stderr"]:
+        del data["log_to_stderr"]
+    return {key: value for key, value in data.items() if key not in state or state[key] != value}
+
+
+def _prepare(data):
+    if "environ" in data:
+        wanted = data["environ"]
+        for name in os.environ.keys() - wanted.keys():
+            del os.environ[name]
+        os.environ.update(wanted)
+    spawn.prepare(data)
+
+
 # The server
 
 
 def main(family, channel, orders):
     """Be a fork server on `channel`, and return when nobody needs it; in a child, be the child."""
+    global _state
     _kin.join_family(*family)
-    data = spawn.unpack(spawn.claim(orders))
-    _preload(data.pop("preload"), data)
+    preload, _state = spawn.unpack(spawn.claim(orders))
+    _preload(preload, dict(_state))
     util._flush_std_streams()  # or every child would print what was printed here
     util._close_stdin()
     before = {
         signal.SIGCHLD: signal.signal(signal.SIGCHLD, signal.SIG_DFL),
         signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),  # ^C is for the program
     }
+    # What is here stays as it is: a collection in a child shall not look at it, and so copy it.
+    gc.collect()
+    gc.freeze()
     request = _kin.zygote_serve(channel)
     if request is not None:
         _be_child(*request, before)
 
 
+#: By which the server was prepared, in the server and its children,
+_state = None
+#: and the part of it that the children have yet to act on: the main module, if it is not there.
+_left_over = {}
+
+
 def _preload(names, data):
     """Import the modules; what goes wrong will go wrong again in the child, and be seen there."""
+    global _left_over
     main = {name: data.pop(name) for name in list(data) if name.startswith("init_main")}
-    spawn.prepare(data)
+    _prepare(data)
     current = process.current_process()
+    _left_over = main
     if "__main__" in names:
         current._inheriting = True
         try:
             spawn.prepare(main)
+            _left_over = {}
         except KeyboardInterrupt:
             raise
         except BaseException as error:
@@ -228,27 +279,42 @@ def _be_child(payload, fds, handlers):
         util._end_forked_child(code)
 
 
-def request_for(numbers, watch, tracker_fd):
-    """Return the payload and the first of the descriptors of a request for a child.
+def request_for(name, changes, number, watch, tracker_fd):
+    """Return the payload of a request for the child called `name`.
 
-    `numbers` are those of the preparation data and the process object (see spawn.number_of).
+    `changes` is the blob of what changes_since() says, or None; `number` that of the process
+    object (see spawn.number_of).  The first descriptors of the request are fds_for().
     """
     lifeline, daemon = watch.arguments()
     given = (lifeline is not None, tracker_fd is not None, len(watch.inherited))
-    payload = marshal.dumps((numbers, os.getpid(), daemon, given))
-    fds = [*watch.inherited] if tracker_fd is None else [*watch.inherited, tracker_fd]
-    return payload, fds
+    changed = None if changes is None else spawn.number_of(changes)
+    return marshal.dumps((name, changed, number, os.getpid(), daemon, given))
+
+
+def fds_for(watch, tracker_fd):
+    """The descriptors that a child is given before those that its arguments ask for."""
+    return [*watch.inherited] if tracker_fd is None else [*watch.inherited, tracker_fd]
 
 
 def _serve_one(payload, fds):
-    numbers, parent_pid, daemon, (has_lifeline, has_tracker, watched) = marshal.loads(payload)
+    name, changed, number, parent_pid, daemon, given = marshal.loads(payload)
+    has_lifeline, has_tracker, watched = given
     channel, *fds = fds
     lifeline = fds[0] if has_lifeline else None
     del fds[:watched]  # the other one is the parent's sentinel for us: only to be held open
     if has_tracker:
         spawn._share_tracker(fds.pop(0))
-    _forkserver._join(channel, fds)
-    return spawn._main(numbers, look_after_parent(parent_pid, lifeline, daemon))
+    _forkserver._join(channel, _state, fds)
+    sentinel = look_after_parent(parent_pid, lifeline, daemon)
+    process.current_process().name = name
+    blobs = spawn.claim(number), None if changed is None else spawn.claim(changed)
+    return spawn._run(blobs[0], lambda: _get_ready(blobs[1]), sentinel)
+
+
+def _get_ready(changes):
+    changed = {} if changes is None else spawn.unpack(changes)
+    if _left_over or changed:
+        _prepare({**_left_over, **changed})
 
 
 _forkserver = ForkServer()

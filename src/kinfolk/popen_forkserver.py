@@ -41,20 +41,34 @@ class Popen(popen_fork.Popen):
         return len(self._fds) - 1
 
     def _launch(self, process_obj):
-        self._blobs = spawn.pack(process_obj, self)
+        obj = spawn.pack(process_obj, self)
+        self._blobs = [obj]
         watch = Watch(process_obj)
-        try:
-            payload, fds = forkserver.request_for(
-                tuple(map(spawn.number_of, self._blobs)), watch, spawn.tracker_fd()
+        tracker_fd = spawn.tracker_fd()
+
+        def payload_for(state):
+            changes = self._pack_changes(state, process_obj.name)
+            return forkserver.request_for(
+                process_obj.name, changes, spawn.number_of(obj), watch, tracker_fd
             )
+
+        try:
             self.pid, self._pidfd, self._status_fd = forkserver.connect_to_new_process(
-                [*fds, *self._fds], payload
+                [*forkserver.fds_for(watch, tracker_fd), *self._fds], payload_for
             )
         except BaseException:
             watch.abandon()
             raise
         sentinel = watch.sentinel_of(self.pid, self._pidfd)
         self._hold(sentinel, self._status_fd, self._pidfd)
+
+    def _pack_changes(self, state, name):
+        changes = forkserver.changes_since(state, name)
+        if not changes:
+            return None
+        blob = spawn.pack_data(changes)
+        self._blobs.append(blob)
+        return blob
 
     def _await_end(self, timeout):
         return readable(self.sentinel, timeout)

@@ -43,7 +43,9 @@ class Popen(popen_fork.Popen):
         return fd
 
     def _launch(self, process_obj):
-        self._blobs = spawn.pack(process_obj, self)
+        obj = spawn.pack(process_obj, self)
+        data = spawn.pack_data(spawn.get_preparation_data(process_obj._name))
+        self._blobs = data, obj
         watch = Watch(process_obj)
         try:
             self.pid = self._execute(watch)

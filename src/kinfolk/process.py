@@ -20,7 +20,6 @@ Invariants
 import itertools
 import os
 import sys
-from _weakrefset import WeakSet
 
 __all__ = ["BaseProcess", "active_children", "current_process", "parent_process"]
 
@@ -83,7 +82,7 @@ class BaseProcess:
         self._name = name or f"{type(self).__name__}-{':'.join(map(str, self._identity))}"
         if daemon is not None:
             self.daemon = daemon
-        _dangling.add(self)
+        _all_processes().add(self)
 
     def run(self):
         """Do the work, in the child: call the target.  For subclasses to override."""
@@ -422,5 +421,21 @@ _process_counter = itertools.count(1)
 _children = set()
 os.register_at_fork(after_in_child=_forget_children)
 
-#: Every process object that exists, for tests that look for leaks.
-_dangling = WeakSet()
+
+def _all_processes():
+    """Every process object that exists, for tests that look for leaks: `_dangling`, made when needed.
+
+    A child that was started afresh does not need it, nor the module that it is from.
+    """
+    found = globals().get("_dangling")
+    if found is None:
+        from _weakrefset import WeakSet
+
+        found = globals()["_dangling"] = WeakSet()
+    return found
+
+
+def __getattr__(name):
+    if name == "_dangling":
+        return _all_processes()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

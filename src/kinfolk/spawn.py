@@ -134,11 +134,16 @@ def _share_tracker(fd):
 def _main(numbers, parent_sentinel):
     """Take over what the parent has packed, and run it; return the exit code."""
     data, obj = map(claim, numbers)
+    return _run(obj, lambda: prepare(unpack(data)), parent_sentinel)
+
+
+def _run(blob, get_ready, parent_sentinel):
+    """Load the process object in `blob` once all is ready, run it, and return the exit code."""
     current = process.current_process()
     current._inheriting = True
     try:
-        prepare(unpack(data))
-        self = unpack(obj)
+        get_ready()
+        self = unpack(blob)
     finally:
         del current._inheriting
     return self._bootstrap(parent_sentinel)
@@ -163,20 +168,31 @@ def unpack(blob):
 
 
 def pack(process_obj, popen):
-    """Return two blobs, the preparation data and the process object, packed for a child.
+    """Return a blob, the process object, packed for a child that starts with nothing.
 
-    Raises what keeps either from being sent.  `popen` is asked to pass on bare descriptors.
+    Raises what keeps it from being sent.  `popen` is asked to pass on bare descriptors.
     """
     from . import _kin, pickle, reduction
 
-    data = get_preparation_data(process_obj._name)
+    _check_not_importing_main()
     pickle.expect_fresh_member()
     context.set_spawning_popen(popen)
     try:
-        return _kin.pack(data), _kin.pack(process_obj)
+        return _kin.pack(process_obj)
     except Exception as error:
         parts = {name: getattr(process_obj, f"_{name}") for name in ("target", "args", "kwargs")}
         raise reduction.ForkingPickler.explain(error, parts)
+    finally:
+        context.set_spawning_popen(None)
+
+
+def pack_data(data):
+    """Return a blob: preparation data, packed for a child that is being started."""
+    from . import _kin
+
+    context.set_spawning_popen(True)  # the family's key may travel now
+    try:
+        return _kin.pack(data)
     finally:
         context.set_spawning_popen(None)
 

@@ -16,8 +16,8 @@ import atexit
 import itertools
 import os
 import sys
-import weakref
 from _thread import _local, allocate_lock
+from _weakref import ref
 
 from . import process
 
@@ -167,18 +167,39 @@ def _remove_temp_dir(rmtree, folder):
 
 # After a fork
 
-_afterfork_registry = weakref.WeakValueDictionary()
 _afterfork_counter = itertools.count()
+
+
+def _after_forkers():
+    """(number, id, function) -> object: `_afterfork_registry`, made when needed.
+
+    A child that was started afresh need not import what it is made of.
+    """
+    found = globals().get("_afterfork_registry")
+    if found is None:
+        from weakref import WeakValueDictionary
+
+        found = globals()["_afterfork_registry"] = WeakValueDictionary()
+    return found
+
+
+def __getattr__(name):
+    if name == "_afterfork_registry":
+        return _after_forkers()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def register_after_fork(obj, func):
     """Have `func(obj)` called in every forked child, in order of registration, while `obj` lives."""
-    _afterfork_registry[next(_afterfork_counter), id(obj), func] = obj
+    _after_forkers()[next(_afterfork_counter), id(obj), func] = obj
 
 
 def _run_after_forkers():
+    registered = globals().get("_afterfork_registry")
+    if not registered:
+        return
     # By the counter, which is unique: functions cannot be compared.
-    for (_, _, func), obj in sorted(_afterfork_registry.items(), key=lambda item: item[0][0]):
+    for (_, _, func), obj in sorted(registered.items(), key=lambda item: item[0][0]):
         try:
             func(obj)
         except Exception as error:
@@ -234,7 +255,7 @@ class Finalize:
                 f"Exitpriority ({exitpriority!r}) must be None or int, not {type(exitpriority)}"
             )
         if obj is not None:
-            self._weakref = weakref.ref(obj, self)
+            self._weakref = ref(obj, self)
         elif exitpriority is None:
             raise ValueError("Without object, exitpriority cannot be None")
         self._callback = callback
@@ -384,9 +405,13 @@ def close_fds(*fds):
         os.close(fd)
 
 
+_no_stdin = None  # what sys.stdin is since _close_stdin()
+
+
 def _close_stdin():
     """Have sys.stdin read from /dev/null: the terminal belongs to the first process."""
-    if sys.stdin is None:
+    global _no_stdin
+    if sys.stdin is None or sys.stdin is _no_stdin:
         return
     try:
         sys.stdin.close()
@@ -395,7 +420,7 @@ def _close_stdin():
     try:
         fd = os.open(os.devnull, os.O_RDONLY)
         try:
-            sys.stdin = open(fd, encoding="utf-8", closefd=False)
+            sys.stdin = _no_stdin = open(fd, encoding="utf-8", closefd=False)
         except BaseException:
             os.close(fd)
             raise
