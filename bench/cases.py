@@ -387,48 +387,9 @@ def idle_100_in_asyncio(mp):
     return idle(mp.get_context("fork"), None, aget_waiter)
 
 
-# -- Start and join ------------------------------------------------------------------
-
-
-def nothing():
-    pass
-
-
-def start_and_join(mp, method, count):
-    """Milliseconds a start and join."""
-    context = mp.get_context(method)
-
-    def once():
-        process = context.Process(target=nothing)
-        process.start()
-        process.join()
-        if process.exitcode:
-            raise SystemExit(f"a child by {method} failed")
-
-    once()
-    began = time.perf_counter()
-    for _ in range(count):
-        once()
-    return (time.perf_counter() - began) / count * 1e3
-
-
-@case("ms")
-def start_fork(mp):
-    return start_and_join(mp, "fork", 100)
-
-
-@case("ms")
-def start_spawn(mp):
-    return start_and_join(mp, "spawn", 10)
-
-
-@case("ms")
-def start_forkserver(mp):
-    return start_and_join(mp, "forkserver", 50)
-
-
 if __name__ == "__main__":
     import shared_cases  # noqa: F401
+    import start_cases  # noqa: F401
     import sync_cases  # noqa: F401
     import value_cases  # noqa: F401
     from cases import CASES  # not this page's: the one that the other has added to

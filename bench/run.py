@@ -14,6 +14,7 @@ import sys
 
 import peers
 import shared_cases  # noqa: F401
+import start_cases  # noqa: F401
 import sync_cases  # noqa: F401
 import value_cases  # noqa: F401
 from cases import CASES

@@ -14,7 +14,9 @@ Invariants
     one made by the program's own os.fork() too, starts with none.
   - What the target was called with is dropped when the child has been started, so that the parent
     keeps nothing alive for it.
-  - Nothing is imported from the package while this module loads.
+  - Nothing is imported from the package while this module loads; `_import_late` is for that, before
+    the first child is made.  (In a forked child an import statement, of a module that is there,
+    touches forty pages, which are copied.)
 """
 
 import itertools
@@ -30,6 +32,16 @@ except OSError:  # the folder that we were started in is gone
 
 #: Python 3.13 runs what a child registered with atexit; before, a forked child ran none of it.
 _RUNS_ATEXIT = sys.version_info >= (3, 13)
+
+
+util = context = _kin = None
+
+
+def _import_late():
+    """Import what is needed of the package when there is a child."""
+    global util, context, _kin
+    if _kin is None:
+        from . import _kin, context, util
 
 
 def current_process():
@@ -101,6 +113,7 @@ class BaseProcess:
             "daemonic processes are not allowed to have children"
         )
         _cleanup()
+        _import_late()
         self._popen = self._Popen(self)
         self._sentinel = self._popen.sentinel
         # The child has what it needs.  The target may refer back to this object: no cycle.
@@ -242,8 +255,7 @@ class BaseProcess:
 
     def _bootstrap(self, parent_sentinel=None):
         """Be this process from start to end, and return its exit code."""
-        from . import util
-
+        _import_late()
         try:
             self._take_over(parent_sentinel)
             util.info("child process calling self.run()")
@@ -267,7 +279,6 @@ class BaseProcess:
     def _take_over(self, parent_sentinel):
         """Become the current process of an interpreter that was another process until now."""
         global _current_process, _parent_process, _process_counter, _children
-        from . import _kin, context, util
 
         _kin.set_member_name(self.name)
         self._join_barriers()
@@ -299,16 +310,12 @@ class BaseProcess:
 
     @staticmethod
     def _after_fork():
-        from . import util
-
         util._finalizer_registry.clear()
         util._run_after_forkers()
 
     def _report(self, error):
         """Print what ended the child, with the frames of this package left away."""
         import traceback
-
-        from . import util
 
         if sys.stderr is None:
             return
