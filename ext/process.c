@@ -189,6 +189,11 @@ static kin_err serve_without_gil(kin_zygote *zygote, kin_zygote_order *order) {
     PyThreadState *thread = PyEval_SaveThread();
     kin_zygote_hooks hooks = {before_fork, after_fork_in_parent, after_fork_in_child, &thread};
     kin_err err = kin_zygote_serve(zygote, &hooks, order);
+    if (err == KIN_ZYGOTE_UNUSED) {
+        kin_family *family = kin_family_self();
+        if (family) kin_family_leave(family);
+        _exit(0);
+    }
     if (err != KIN_ZYGOTE_CHILD) PyEval_RestoreThread(thread);
     return err;
 }

@@ -95,7 +95,7 @@ static _Noreturn void run_zygote(int sock) {
         kin_zygote_order_fini(&order);
         _exit(code);
     }
-    CHECK_EQ(err, 0);
+    CHECK(err == 0 || err == KIN_ZYGOTE_UNUSED);
     _exit(0);
 }
 
@@ -130,10 +130,26 @@ static kin_process started(const struct zygote *zygote, const char *payload, siz
     return process;
 }
 
+/* The child that it has made ahead, when no other is there any more.  It makes one after each start. */
+static pid_t spare_of(const struct zygote *zygote) {
+    char path[64];
+    int count = 0, first = 0, second;
+    snprintf(path, sizeof path, "/proc/%d/task/%d/children", zygote->pid, zygote->pid);
+    while (count != 1) {
+        FILE *children = fopen(path, "r");
+        CHECK(children);
+        count = fscanf(children, "%d %d", &first, &second);
+        fclose(children);
+        sched_yield();
+    }
+    return first;
+}
+
 /* How many descriptors the zygote has when it has nothing to do. */
 static int fds_at_rest(const struct zygote *zygote) {
     kin_process process = started(zygote, "e", 1);
     ended_with(&process); /* so it serves; the record goes right after the report */
+    spare_of(zygote);
     for (int last = count_fds(zygote->pid), now;; last = now) {
         sched_yield();
         if ((now = count_fds(zygote->pid)) == last) return now;
@@ -395,6 +411,54 @@ static void serving_is_interrupted(void) {
     interruptions[0] = interruptions[1] = -1;
 }
 
+/* -- The spare -------------------------------------------------------------------------------- */
+
+static void the_spare_is_used(void) {
+    struct zygote zygote = zygote_new(NULL);
+    kin_process process = started(&zygote, "e", 1);
+    ended_with(&process);
+    for (int i = 0; i < 20; i++) {
+        pid_t spare = spare_of(&zygote);
+        process = started(&zygote, "e\x07", 2);
+        CHECK_EQ(process.pid, spare);
+        CHECK_EQ(ended_with(&process), 7);
+    }
+    zygote_ends_with(&zygote, 0);
+}
+
+/* Before it has an order: nobody notices. */
+static void the_spare_is_killed(void) {
+    struct zygote zygote = zygote_new(NULL);
+    int at_rest = fds_at_rest(&zygote);
+    for (int i = 0; i < 20; i++) {
+        pid_t spare = spare_of(&zygote);
+        CHECK_EQ(kill(spare, SIGKILL), 0);
+        while (kill(spare, 0) == 0) sched_yield(); /* the zygote has noticed */
+        kin_process process = started(&zygote, "e\x07", 2);
+        CHECK(process.pid != spare);
+        CHECK_EQ(ended_with(&process), 7);
+    }
+    comes_to_rest(&zygote, at_rest);
+    zygote_ends_with(&zygote, 0);
+}
+
+/* With an order that it has not taken: as if the zygote had died, but that it has not. */
+static void the_spare_is_killed_with_an_order(void) {
+    struct zygote zygote = zygote_new(NULL);
+    int at_rest = fds_at_rest(&zygote);
+    pid_t spare = spare_of(&zygote);
+    kin_process process;
+    int answer;
+    CHECK_EQ(kill(spare, SIGSTOP), 0);
+    CHECK_EQ(kin_zygote_ask(zygote.sock, "e", 1, NULL, 0, &answer), 0);
+    CHECK_EQ(kin_zygote_answer(answer, kin_deadline_after(20 * MS), &process), -ETIMEDOUT);
+    CHECK_EQ(kill(spare, SIGKILL), 0);
+    CHECK_EQ(kin_zygote_answer(answer, LONG_ENOUGH, &process), -EPIPE);
+    close(answer);
+    comes_to_rest(&zygote, at_rest);
+    zygote_ends_with(&zygote, 0);
+}
+
 /* -- Requests that nobody should send ------------------------------------------------------- */
 
 /* Send bytes as they are, with our end of a pair or without; returns the other end. */
@@ -525,6 +589,9 @@ static void tests(void) {
     client_dies_later();
     children_outlive_the_zygote();
     serving_is_interrupted();
+    the_spare_is_used();
+    the_spare_is_killed();
+    the_spare_is_killed_with_an_order();
     garbage_is_refused();
     other_users_are_refused();
     while (waitpid(-1, NULL, 0) > 0) continue; /* nothing that came to us runs on */

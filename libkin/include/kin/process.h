@@ -116,6 +116,7 @@ typedef struct kin_zygote kin_zygote;
 
 /* Success with news from kin_zygote_serve. */
 #define KIN_ZYGOTE_CHILD 2
+#define KIN_ZYGOTE_UNUSED 4
 
 /* Get ready to serve requests from `sock`, ends[1] of a channel, which stays the
  * caller's.  Until kin_zygote_free() the soft limit on descriptors is up at the
@@ -126,6 +127,8 @@ KIN_API KIN_NODISCARD kin_err kin_zygote_new(int sock, kin_zygote **out);
 /* Serve.  Returns
  *   KIN_ZYGOTE_CHILD  in each child: `order` is what it is to do; nothing of the
  *                     zygote's is open in it, `sock` included
+ *   KIN_ZYGOTE_UNUSED in a child that was forked before there was a request, as one
+ *                     mostly is: there will be none.  It is to end at once
  *   0                 in the zygote: all clients have gone.  Children that still
  *                     run are left alone, and their ends will not be reported
  *   -EINTR            in the zygote: a signal handler has run.  Call again

@@ -1,12 +1,17 @@
 /* The zygote: forks children for others and reports their ends.
  *
+ * A child is best forked before it is asked for: the fork itself, and the copying of each page that
+ * the child writes to, are most of what a start takes.  So when there is nothing else to do the
+ * zygote has one SPARE child, which waits for an order on a socket of its own, and a request is
+ * handed on to it.  A request that finds no spare gets a child forked for it.
+ *
  * One loop over a set of descriptors: the socket of requests, and a pidfd for each
  * child.  Each child has a record here until its end is reported:
  *
  *   pidfd    its end; a copy goes to the client.  -1 without pidfds, and then the
  *            loop wakes now and then and asks for each such child
  *   report   the private socket that came with the request; the exit code goes
- *            there, then it is closed
+ *            there, then it is closed.  Of the spare: the socket on which it waits
  *
  * That is two descriptors a child, which is why the limit is raised meanwhile.
  *
@@ -34,6 +39,8 @@ struct kin_zygote {
     int sock;  /* -1 in a child */
     int watch; /* the set that the loop waits on; tags: a child, or the zygote itself */
     struct child *children;
+    struct child *spare; /* one of them, or NULL */
+    bool wants_spare;    /* there has been a request, and no failure since */
     size_t unwatched; /* how many of them have to be asked for */
     int pause_ms;     /* how long until that is next done */
     uint64_t limit_before;
@@ -77,7 +84,7 @@ static void undo(struct kin_zygote *zygote) {
         next = child->next;
         free_child(child);
     }
-    zygote->children = NULL;
+    zygote->children = zygote->spare = NULL;
     if (zygote->watch < 0) return;
     kin__os_close(zygote->watch);
     zygote->watch = -1;
@@ -91,7 +98,8 @@ kin_err kin_zygote_new(int sock, kin_zygote **out) {
     struct kin_zygote *zygote = malloc(sizeof *zygote);
     if (zygote == NULL) return -ENOMEM;
     zygote->sock = sock;
-    zygote->children = NULL;
+    zygote->children = zygote->spare = NULL;
+    zygote->wants_spare = false;
     zygote->unwatched = 0;
     zygote->pause_ms = PAUSE_FIRST_MS;
     zygote->watch = kin__os_watch_new();
@@ -135,6 +143,7 @@ static void reap_child(struct kin_zygote *zygote, struct child *child) {
     } else {
         zygote->unwatched--;
     }
+    if (zygote->spare == child) zygote->spare = NULL;
     forget_child(child);
 }
 
@@ -202,10 +211,13 @@ static void renumber(int *fds, size_t count) {
     }
 }
 
-static void become_child(struct kin_zygote *zygote, kin_zygote_order *order) {
+static void leave_zygote(struct kin_zygote *zygote) {
     kin__os_close(zygote->sock);
     zygote->sock = -1;
     undo(zygote);
+}
+
+static void answer_client(const struct kin_zygote *zygote, kin_zygote_order *order) {
     int pidfd = kin__os_pidfd_open(kin__os_pid());
     /* The client has gone: nobody would ever wait for this child. */
     if (reply(zygote->fds[0], kin__os_pid(), &pidfd) != 0) kin__os_exit(1);
@@ -214,9 +226,9 @@ static void become_child(struct kin_zygote *zygote, kin_zygote_order *order) {
     renumber(order->fds, order->fd_count);
 }
 
-static void adopt(struct kin_zygote *zygote, struct child *child, int pid) {
+static void adopt(struct kin_zygote *zygote, struct child *child, int pid, int report) {
     child->pid = pid;
-    child->report = zygote->fds[0];
+    child->report = report;
     child->pidfd = kin__os_pidfd_open(pid);
     if (child->pidfd < 0 || kin__os_watch_add(zygote->watch, child->pidfd, child) != 0) {
         if (child->pidfd >= 0) kin__os_close(child->pidfd);
@@ -231,6 +243,86 @@ static void call(void (*hook)(void *), void *arg) {
     if (hook) hook(arg);
 }
 
+/* -- The spare ------------------------------------------------------------------------------------- */
+
+static struct kin__os_message request_message(struct kin_zygote *zygote) {
+    return (struct kin__os_message){
+        .head = &zygote->request,
+        .head_len = sizeof zygote->request,
+        .body = zygote->payload,
+        .body_len = sizeof zygote->payload,
+        .fds = zygote->fds,
+    };
+}
+
+/* In the spare: KIN_ZYGOTE_CHILD with an order, KIN_ZYGOTE_UNUSED if there will be none. */
+static kin_err wait_for_order(struct kin_zygote *zygote, int from, kin_zygote_order *order) {
+    struct kin__os_message message = request_message(zygote);
+    kin_err err;
+    do {
+        struct kin__os_poll poll = {.fd = from, .want = KIN__OS_READ};
+        err = kin__os_poll(&poll, 1, KIN_FOREVER);
+        if (err == 0) err = kin__os_message_recv(from, &message);
+    } while (err == -EINTR || err == -EAGAIN);
+    kin__os_close(from);
+    if (err || message.len == 0 || message.fd_count == 0) return KIN_ZYGOTE_UNUSED;
+    /* The zygote has checked it; but this process's limit may be another. */
+    err = message.fds_cut ? -EMFILE : prepare_order(zygote, order);
+    if (err) {
+        (void)!reply(zygote->fds[0], err, NULL);
+        return KIN_ZYGOTE_UNUSED;
+    }
+    answer_client(zygote, order);
+    return KIN_ZYGOTE_CHILD;
+}
+
+/* KIN_ZYGOTE_CHILD and KIN_ZYGOTE_UNUSED in the spare, when its time has come. */
+static kin_err make_spare(struct kin_zygote *zygote, const kin_zygote_hooks *hooks,
+                          kin_zygote_order *order) {
+    int pair[2];
+    struct child *spare = malloc(sizeof *spare);
+    zygote->wants_spare = false; /* whatever comes of it: not again before the next request */
+    if (spare == NULL || kin__os_socket_pair(pair) != 0) {
+        free(spare);
+        return 0;
+    }
+    call(hooks->before, hooks->arg);
+    int pid = kin__os_fork();
+    if (pid == 0) {
+        free(spare);
+        kin__os_close(pair[0]);
+        leave_zygote(zygote);
+        call(hooks->after_child, hooks->arg);
+        return wait_for_order(zygote, pair[1], order);
+    }
+    call(hooks->after_parent, hooks->arg);
+    kin__os_close(pair[1]);
+    if (pid > 0) {
+        adopt(zygote, spare, pid, pair[0]);
+        zygote->spare = spare;
+    } else {
+        kin__os_close(pair[0]);
+        free(spare);
+    }
+    return 0;
+}
+
+/* Hand the request that was received on to the spare, which is a child like any other from then
+ * on.  False: there is no spare, or it can't take it. */
+static bool hand_to_spare(struct kin_zygote *zygote, size_t fd_count) {
+    struct child *spare = zygote->spare;
+    if (spare == NULL) return false;
+    struct kin__os_message message = request_message(zygote);
+    message.body_len = zygote->request.len;
+    message.fd_count = fd_count;
+    if (kin__os_message_send(spare->report, &message, false) != 0) return false;
+    zygote->spare = NULL;
+    kin__os_close(spare->report);
+    spare->report = zygote->fds[0];
+    close_all(zygote->fds + 1, fd_count - 1);
+    return true;
+}
+
 /* 0 in the zygote, whatever came of it; KIN_ZYGOTE_CHILD in the child. */
 static kin_err start(struct kin_zygote *zygote, const kin_zygote_hooks *hooks,
                      kin_zygote_order *order) {
@@ -242,7 +334,8 @@ static kin_err start(struct kin_zygote *zygote, const kin_zygote_hooks *hooks,
         pid = kin__os_fork();
         if (pid == 0) {
             free(child);
-            become_child(zygote, order);
+            leave_zygote(zygote);
+            answer_client(zygote, order);
             call(hooks->after_child, hooks->arg);
             return KIN_ZYGOTE_CHILD;
         }
@@ -250,7 +343,7 @@ static kin_err start(struct kin_zygote *zygote, const kin_zygote_hooks *hooks,
         kin_zygote_order_fini(order);
     }
     if (pid > 0) {
-        adopt(zygote, child, pid);
+        adopt(zygote, child, pid, zygote->fds[0]);
     } else {
         (void)!reply(zygote->fds[0], pid, NULL);
         kin__os_close(zygote->fds[0]);
@@ -264,18 +357,15 @@ static kin_err start(struct kin_zygote *zygote, const kin_zygote_hooks *hooks,
 
 static kin_err take_request(struct kin_zygote *zygote, const kin_zygote_hooks *hooks,
                             kin_zygote_order *order) {
-    struct kin__os_message message = {
-        .head = &zygote->request,
-        .head_len = sizeof zygote->request,
-        .body = zygote->payload,
-        .body_len = sizeof zygote->payload,
-        .fds = zygote->fds,
-    };
+    struct kin__os_message message = request_message(zygote);
     kin_err err = kin__os_message_recv(zygote->sock, &message);
     if (err) return err == -EAGAIN || err == -ECONNRESET ? 0 : err;
     if (message.end) return ALL_GONE;
     err = check(zygote, &message);
-    if (err == 0) return start(zygote, hooks, order);
+    if (err == 0) {
+        zygote->wants_spare = true;
+        return hand_to_spare(zygote, message.fd_count) ? 0 : start(zygote, hooks, order);
+    }
     if (err != -EBADMSG) (void)!reply(zygote->fds[0], err, NULL);
     close_all(zygote->fds, message.fd_count);
     return 0;
@@ -290,10 +380,12 @@ kin_err kin_zygote_serve(kin_zygote *zygote, const kin_zygote_hooks *hooks,
     if (zygote->sock < 0) return -EBADF;
     for (;;) {
         void *ready[16];
-        int timeout = zygote->unwatched ? zygote->pause_ms : -1;
+        bool has_time = zygote->wants_spare && zygote->spare == NULL;
+        int timeout = has_time ? 0 : zygote->unwatched ? zygote->pause_ms : -1;
         int count = kin__os_watch_wait(zygote->watch, ready, 16, timeout);
         if (count < 0) return count;
         kin_err err = 0;
+        if (count == 0 && has_time) err = make_spare(zygote, hooks ? hooks : &none, &made);
         for (int i = 0; i < count; i++) {
             if (ready[i] == zygote) {
                 err = take_request(zygote, hooks ? hooks : &none, &made);
