@@ -167,34 +167,44 @@ static PyObject *zygote_channel(PyObject *module, PyObject *unused) {
     return Py_BuildValue("(ii)", ends[0], ends[1]);
 }
 
+typedef struct server {
+    PyThreadState *thread;
+    PyObject *ahead; /* borrowed; NULL: nothing */
+} server;
+
 /* libkin serves without the GIL; the hooks take it for what surrounds a fork, and in the
  * child it is then kept. */
 static void before_fork(void *arg) {
-    PyThreadState **thread = arg;
-    PyEval_RestoreThread(*thread);
+    PyEval_RestoreThread(((server *)arg)->thread);
     PyOS_BeforeFork();
 }
 
 static void after_fork_in_parent(void *arg) {
-    PyThreadState **thread = arg;
     PyOS_AfterFork_Parent();
-    *thread = PyEval_SaveThread();
+    ((server *)arg)->thread = PyEval_SaveThread();
 }
 
 static void after_fork_in_child(void *arg) {
     PyOS_AfterFork_Child();
 }
 
-static kin_err serve_without_gil(kin_zygote *zygote, kin_zygote_order *order) {
-    PyThreadState *thread = PyEval_SaveThread();
-    kin_zygote_hooks hooks = {before_fork, after_fork_in_parent, after_fork_in_child, &thread};
+static void call_ahead(void *arg) {
+    PyObject *done = PyObject_CallNoArgs(((server *)arg)->ahead);
+    if (!done) PyErr_WriteUnraisable(((server *)arg)->ahead);
+    Py_XDECREF(done);
+}
+
+static kin_err serve_without_gil(kin_zygote *zygote, PyObject *ahead, kin_zygote_order *order) {
+    server self = {PyEval_SaveThread(), ahead};
+    kin_zygote_hooks hooks = {before_fork, after_fork_in_parent, after_fork_in_child,
+                              ahead ? call_ahead : NULL, &self};
     kin_err err = kin_zygote_serve(zygote, &hooks, order);
     if (err == KIN_ZYGOTE_UNUSED) {
         kin_family *family = kin_family_self();
         if (family) kin_family_leave(family);
         _exit(0);
     }
-    if (err != KIN_ZYGOTE_CHILD) PyEval_RestoreThread(thread);
+    if (err != KIN_ZYGOTE_CHILD) PyEval_RestoreThread(self.thread);
     return err;
 }
 
@@ -209,15 +219,16 @@ static PyObject *order_as_tuple(const kin_zygote_order *order) {
     return Py_BuildValue("(y#N)", order->payload, (Py_ssize_t)order->len, fds);
 }
 
-static PyObject *zygote_serve(PyObject *module, PyObject *arg) {
-    int fd = PyObject_AsFileDescriptor(arg);
-    if (fd < 0) return NULL;
+static PyObject *zygote_serve(PyObject *module, PyObject *args) {
+    int fd;
+    PyObject *ahead = NULL;
+    if (!PyArg_ParseTuple(args, "i|O:zygote_serve", &fd, &ahead)) return NULL;
     kin_zygote *zygote;
     kin_zygote_order order;
     kin_err err = kin_zygote_new(fd, &zygote);
     if (err < 0) return kinx_raise(kinx_state_of(module), err, NULL);
     do {
-        err = serve_without_gil(zygote, &order);
+        err = serve_without_gil(zygote, ahead, &order);
     } while (err == -EINTR && PyErr_CheckSignals() == 0);
     kin_zygote_free(zygote);
     if (err < 0) return kinx_raise(kinx_state_of(module), err, NULL);
@@ -290,10 +301,12 @@ static PyMethodDef functions[] = {
      "ProcessLookupError; OSError (ENOSYS) where the system has none."},
     {"zygote_channel", zygote_channel, METH_NOARGS,
      "zygote_channel() -> (clients_fd, zygote_fd): two connected sockets, close-on-exec."},
-    {"zygote_serve", zygote_serve, METH_O,
-     "zygote_serve(fd) -> (payload, [fd, ...]) | None: fork children that clients ask for.\n\n"
+    {"zygote_serve", zygote_serve, METH_VARARGS,
+     "zygote_serve(fd, ahead=None) -> (payload, [fd, ...]) | None: fork children that clients ask\n"
+     "for.\n\n"
      "Returns in each child, with what it was started with; in the zygote it returns None\n"
-     "when no client is left.  In the child `fd` is closed."},
+     "when no client is left.  In the child `fd` is closed.  ahead() is called in children that\n"
+     "are forked ahead, before they wait for what they are to do."},
     {"zygote_start", zygote_start, METH_VARARGS,
      "zygote_start(fd, payload, fds=()) -> (pid, pidfd | None, status_fd): have the zygote\n"
      "behind the socket `fd` fork a child that gets the payload and copies of `fds`.\n\n"

@@ -24,7 +24,7 @@ import signal
 import sys
 from _thread import allocate_lock
 
-from . import _kin, process, spawn, util
+from . import _kin, context, process, spawn, util
 from ._watch import look_after_parent
 
 __all__ = [
@@ -226,9 +226,10 @@ def main(family, channel, orders):
         signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),  # ^C is for the program
     }
     # What is here stays as it is: a collection in a child shall not look at it, and so copy it.
+    sample = spawn.pack_data(context.ForkServerProcess(target=int, name="sample"))
     gc.collect()
     gc.freeze()
-    request = _kin.zygote_serve(channel)
+    request = _kin.zygote_serve(channel, lambda: _rehearse(sample))
     if request is not None:
         _be_child(*request, before)
 
@@ -262,6 +263,18 @@ def _preload(names, data):
             __import__(name)
         except ImportError:
             pass
+
+
+def _rehearse(sample):
+    """Go through a start, in a child that has been given nothing to do yet.
+
+    `sample` is a pickled process object.  The pages that a start writes to are copied now, and not
+    when somebody waits.
+    """
+    process._import_late()
+    os.close(look_after_parent(os.getppid(), None, False))
+    sample.load().run()
+    util._flush_std_streams()
 
 
 def _be_child(payload, fds, handlers):

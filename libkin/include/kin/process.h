@@ -109,6 +109,7 @@ typedef struct kin_zygote_hooks {
     void (*before)(void *arg);
     void (*after_parent)(void *arg);
     void (*after_child)(void *arg); /* the zygote's own descriptors are closed by then */
+    void (*ahead)(void *arg);       /* after that, in a child that has no order yet */
     void *arg;
 } kin_zygote_hooks;
 

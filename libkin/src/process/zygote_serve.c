@@ -293,6 +293,7 @@ static kin_err make_spare(struct kin_zygote *zygote, const kin_zygote_hooks *hoo
         kin__os_close(pair[0]);
         leave_zygote(zygote);
         call(hooks->after_child, hooks->arg);
+        call(hooks->ahead, hooks->arg);
         return wait_for_order(zygote, pair[1], order);
     }
     call(hooks->after_parent, hooks->arg);
