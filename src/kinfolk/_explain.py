@@ -22,7 +22,7 @@ from _pickle import PickleBuffer
 from itertools import chain
 from typing import NamedTuple
 
-from . import _findable, _hints, _kin, _mainnames, context, pickle, process, reduction
+from . import _findable, _hints, _kin, _mainsource, context, pickle, process, reduction
 from ._parts import ATOMS, joined, visible_parts
 
 __all__ = ["Explanation", "Problem", "explain"]
@@ -441,7 +441,7 @@ class _Walk:
         if module_name not in _findable.MAIN_MODULES:
             return False
         main = sys.modules["__main__"]
-        return qualname.partition(".")[0] in _mainnames.outside_guard(main)
+        return qualname.partition(".")[0] in _mainsource.names_outside_guard(main)
 
     def _look_at_object(self, node, thing, reduced):
         maker, arguments = reduced[:2]
@@ -650,7 +650,7 @@ def _why_by_value(thing, module_name, qualname):
         return f"replaced: {name} is another thing by now"
     if module_name not in _findable.MAIN_MODULES:
         return f"{module_name} cannot be imported by others: made at run time"
-    if _mainnames.outside_guard(sys.modules["__main__"]):
+    if _mainsource.names_outside_guard(sys.modules["__main__"]):
         return f"{name}, under the guard, which a fresh child does not run"
     return f"{name}, and a child cannot run the main program again"
 

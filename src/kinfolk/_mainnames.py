@@ -6,8 +6,8 @@ Pickles between kin need not carry what both sides have.  Of the main module
     A member made by fork has all that the program had defined by then.
     A member that started fresh (spawn, forkserver) has run the main module
     again as `__mp_main__`, so it has what stands outside of the guard
-    `if __name__ == "__main__":`, provided the main module can be run again:
-    a script or `-m module`, not a prompt, `-c` or a notebook.
+    `if __name__ == "__main__":`, provided the main module can be run again
+    (see _mainsource).
 
 A name that every member has travels alone, as in the standard library.  That
 is more than thrift: the value of a worker function is also the value of each
@@ -25,7 +25,7 @@ import sys
 import types
 import weakref
 
-from . import _kin
+from . import _kin, _mainsource
 
 __all__ = [
     "MAIN_MODULES",
@@ -33,7 +33,6 @@ __all__ = [
     "kin_have",
     "kin_have_module",
     "note_child",
-    "outside_guard",
 ]
 
 #: The main module's names: its own, and the one it has in a child that ran it again.
@@ -41,7 +40,6 @@ MAIN_MODULES = ("__main__", "__mp_main__")
 
 _fresh_expected = False
 _forks = []  # a _Snapshot for each fork after which other names were there, oldest first
-_outside_guard = None, frozenset()  # weak reference to a main module, the names bound there
 
 
 class _Snapshot:
@@ -90,11 +88,13 @@ class _Snapshot:
 def expect_fresh_member():
     """Note that a member that shares no memory with this process is about to start.
 
-    To be called before the arguments of its start are pickled.
+    To be called before the arguments of its start are pickled.  Returns whether it runs the main
+    module again (see _mainsource).
     """
     global _fresh_expected
     _fresh_expected = True
     _kin._forget_kin()
+    return _mainsource.is_run_again(sys.modules["__main__"])
 
 
 def note_child(popen):
@@ -120,7 +120,7 @@ def kin_have(root):
     # children of the fork server run it, each by itself.
     if _forks and _forks[-1].main is main and not _has_fresh_members():
         return True
-    return root in outside_guard(main)
+    return root in _mainsource.names_outside_guard(main)
 
 
 def kin_have_module(name):
@@ -145,66 +145,6 @@ def _all_forks(has_it):
 def _has_fresh_members():
     """Whether there are members that share no memory with this one; it may itself be such a one."""
     return _fresh_expected or sys.modules["__main__"].__name__ == "__mp_main__"
-
-
-def outside_guard(main):
-    """The names that the main module binds whenever it is run, under whatever name.
-
-    A frozenset; empty if fresh members do not run it, or its source cannot be read.
-    """
-    global _outside_guard
-    reference, names = _outside_guard
-    if reference is None or reference() is not main:
-        path = _path_run_again(main)
-        names = frozenset() if path is None else _names_bound(path)
-        _outside_guard = weakref.ref(main), names
-    return names
-
-
-def _path_run_again(main):
-    """The source that fresh members run; None where they do not (see kinfolk.spawn)."""
-    path = getattr(main, "__file__", None)
-    if not isinstance(path, str) or path.startswith("<"):
-        return None
-    name = getattr(getattr(main, "__spec__", None), "name", None)
-    if name is not None:
-        is_only_run = name == "__main__" or name.endswith(".__main__")
-    else:
-        is_only_run = os.path.splitext(os.path.basename(path))[0] == "ipython"
-    return None if is_only_run else path
-
-
-def _names_bound(path):
-    import ast
-    import linecache
-
-    try:
-        tree = ast.parse("".join(linecache.getlines(path)))
-    except (SyntaxError, ValueError, RecursionError):
-        return frozenset()
-    always, guarded = set(), set()
-    _collect(ast, tree, always, guarded)
-    return frozenset(always - guarded)
-
-
-def _collect(ast, node, names, guarded):
-    """Add the names that `node` binds at module level; those under a guard to `guarded`."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            names.add(child.name)
-        elif isinstance(child, ast.Name):
-            if isinstance(child.ctx, ast.Store):
-                names.add(child.id)
-        elif isinstance(child, ast.alias):
-            names.add(child.asname or child.name.partition(".")[0])
-        elif isinstance(child, ast.If) and _is_guard(ast, child.test):
-            _collect(ast, child, guarded, guarded)
-        elif not isinstance(child, ast.Lambda):
-            _collect(ast, child, names, guarded)
-
-
-def _is_guard(ast, test):
-    return any(isinstance(node, ast.Name) and node.id == "__name__" for node in ast.walk(test))
 
 
 def _take_snapshot():

@@ -12,7 +12,7 @@ given the word and `name=value` arguments and answers in `freeze_support`.
 
 The main module is run anew under the name `__mp_main__`, so that what it defines outside of its
 guard is found; `sys.modules` has it as `__main__` too.  Not so where that would run the program
-itself: the `__main__` of a package, a folder or an archive, and ipython.
+itself (see _mainsource): what is sent to such children has all that it needs with it.
 
 Invariant: while the child has `_inheriting` set it is not ready, and may not start processes.  A
 main module without a guard runs into that, rather than into endless children.
@@ -172,16 +172,19 @@ def pack(process_obj, popen):
 
     Raises what keeps it from being sent.  `popen` is asked to pass on bare descriptors.
     """
-    from . import _kin, pickle, reduction
+    from . import _kin, _mainsource, pickle, reduction
 
     _check_not_importing_main()
-    pickle.expect_fresh_member()
+    has_main = pickle.expect_fresh_member()
     context.set_spawning_popen(popen)
     try:
         return _kin.pack(process_obj)
     except Exception as error:
         parts = {name: getattr(process_obj, f"_{name}") for name in ("target", "args", "kwargs")}
-        raise reduction.ForkingPickler.explain(error, parts)
+        error = reduction.ForkingPickler.explain(error, parts)
+        if not has_main and _mainsource.is_unguarded(sys.modules["__main__"]):
+            error.args = (f"{error}\n\n{_NO_GUARD}",)
+        raise error
     finally:
         context.set_spawning_popen(None)
 
@@ -202,17 +205,26 @@ def number_of(blob):
     return int.from_bytes(b"\1" + blob.ref, "big")
 
 
+_HOW_TO_GUARD = """\
+put what the program is to do, and not only to define, under
+
+    if __name__ == '__main__':
+        freeze_support()  # only for frozen programs
+        ...
+"""
+_NO_GUARD = (
+    "The main module starts a process while it is being run, and so no child can import it: all "
+    f"that a child needs of it is sent along, and here that failed.  To have it imported, {_HOW_TO_GUARD}"
+)
+
+
 def _check_not_importing_main():
     if getattr(process.current_process(), "_inheriting", False):
         raise RuntimeError(
             "An attempt has been made to start a new process before the current process has "
             "finished its bootstrapping phase.\n\n"
             "A child process imports the main module of its program, to find what is defined "
-            "there.  The module starts a process while it is imported: put what the program is to "
-            "do, and not only to define, under\n\n"
-            "    if __name__ == '__main__':\n"
-            "        freeze_support()  # only for frozen programs\n"
-            "        ...\n"
+            f"there.  The module starts a process while it is imported: {_HOW_TO_GUARD}"
         )
 
 
@@ -248,13 +260,15 @@ def _is_aliased():
 
 def _main_module():
     """How the child can import the main module, if it can: by name, or by path."""
+    from . import _mainsource
+
     main = sys.modules.get("__main__")
+    if main is None or not _mainsource.is_run_again(main):
+        return {}
     name = getattr(getattr(main, "__spec__", None), "name", None)
     if name is not None:
         return {"init_main_from_name": name}
-    path = getattr(main, "__file__", None)
-    if path is None or path.startswith("<"):  # typed in, or read from stdin
-        return {}
+    path = main.__file__
     if not os.path.isabs(path) and process.ORIGINAL_DIR is not None:
         path = os.path.join(process.ORIGINAL_DIR, path)
     return {"init_main_from_path": os.path.normpath(path)}

@@ -189,8 +189,59 @@ def plain(tmp_path, *args):
     )
 
 
-def test_a_forgotten_guard_is_no_fork_bomb(method, tmp_path):
+def test_a_guard_can_be_forgotten(method, tmp_path):
     (tmp_path / "program.py").write_text(FORGOTTEN_GUARD)
+    done = plain(tmp_path, "program.py", method)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "child\n", "")
+
+
+def test_without_a_guard_all_travels(run, method, tmp_path):
+    (tmp_path / "program.py").write_text(PROGRAM + "try:\n    main()\nfinally:\n    pass\n")
+    run("program.py", method)
+
+
+NOT_WITHOUT_GUARD = """
+import sys, threading
+import kinfolk
+
+lock = threading.Lock()
+
+def child():
+    with lock:
+        print("child")
+
+p = kinfolk.get_context(sys.argv[1]).Process(target=child)
+p.start()
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_what_cannot_travel_asks_for_a_guard_in_the_parent(method, tmp_path):
+    (tmp_path / "program.py").write_text(NOT_WITHOUT_GUARD)
+    done = plain(tmp_path, "program.py", method)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "cannot pickle '_thread.lock' object" in done.stderr
+    assert done.stderr.count("if __name__ == '__main__':") == 1
+    assert done.stderr.count("Traceback") == 1  # nobody else says anything
+
+
+HIDDEN = """
+import sys
+import kinfolk
+
+def child():
+    print("child")
+
+if len(sys.argv) > 1:
+    p = kinfolk.get_context(sys.argv[1]).Process(target=child)
+    p.start()
+    p.join()
+    sys.exit(p.exitcode)
+"""
+
+
+def test_a_start_that_hides_is_no_fork_bomb(method, tmp_path):
+    (tmp_path / "program.py").write_text(HIDDEN)
     done = plain(tmp_path, "program.py", method)
     if method == "fork":
         assert (done.returncode, done.stdout, done.stderr) == (0, "child\n", "")
