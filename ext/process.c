@@ -160,6 +160,21 @@ static PyObject *pidfd_open(PyObject *module, PyObject *arg) {
 
 /* -- The zygote --------------------------------------------------------------------------- */
 
+/* os.fork() without its warning of other threads. */
+static PyObject *fork_process(PyObject *module, PyObject *unused) {
+    if (PySys_Audit("os.fork", NULL) < 0) return NULL;
+    PyOS_BeforeFork();
+    pid_t pid = fork();
+    if (pid == 0) {
+        PyOS_AfterFork_Child();
+    } else {
+        int err = errno;
+        PyOS_AfterFork_Parent();
+        errno = err;
+    }
+    return pid < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(pid);
+}
+
 static PyObject *zygote_channel(PyObject *module, PyObject *unused) {
     int ends[2];
     kin_err err = kin_zygote_channel(ends);
@@ -299,6 +314,8 @@ static PyMethodDef functions[] = {
     {"pidfd_open", pidfd_open, METH_O,
      "pidfd_open(pid) -> fd: readable once the process has ended; close-on-exec.\n\n"
      "ProcessLookupError; OSError (ENOSYS) where the system has none."},
+    {"fork", fork_process, METH_NOARGS,
+     "fork() -> int: os.fork() without its warning of other threads."},
     {"zygote_channel", zygote_channel, METH_NOARGS,
      "zygote_channel() -> (clients_fd, zygote_fd): two connected sockets, close-on-exec."},
     {"zygote_serve", zygote_serve, METH_VARARGS,

@@ -230,11 +230,14 @@ class BaseContext:
 
         set_executable(executable)
 
-    def set_forkserver_preload(self, module_names):
-        """Set the modules that the fork server imports before it makes its first child."""
+    def set_forkserver_preload(self, module_names, *, on_error="ignore"):
+        """Set the modules that the fork server imports before it makes its first child.
+
+        `on_error`: "ignore", "warn" or "fail", if one cannot be imported there.
+        """
         from .forkserver import set_forkserver_preload
 
-        set_forkserver_preload(module_names)
+        set_forkserver_preload(module_names, on_error=on_error)
 
     def get_context(self, method=None):
         """Return the context that starts processes by `method`, this one if None."""

@@ -17,6 +17,7 @@ A module that cannot be imported in the server is left to the children: the main
 show where the program can see them, in the child that needed it.
 """
 
+import errno
 import gc
 import marshal
 import os
@@ -35,6 +36,13 @@ __all__ = [
 ]
 
 
+_ON_ERROR = ("ignore", "warn", "fail")
+
+
+class _Failed(Exception):
+    """A server has ended by itself, with an error: another would fare no better."""
+
+
 class _Server:
     """A fork server as its clients see it."""
 
@@ -42,12 +50,14 @@ class _Server:
         self.channel = channel  # our end of the sockets
         self.state = state  # by which it prepared itself: see _state_of_program
         self.pid = pid  # None if it is no child of ours
+        self.exitcode = None  # known if it was, and ended by itself
         self._orders = orders  # what it was told: ours until it takes it over
 
     @classmethod
     def launch(cls, preload, state):
-        """Start one that prepares itself by `state` and imports the modules `preload`."""
-        orders = spawn.pack_data((preload, state))  # what cannot be sent is an error before anything is started
+        """Start one that prepares itself by `state`; `preload` are the arguments of _preload."""
+        # What cannot be sent is an error before anything is started.
+        orders = spawn.pack_data((preload, state))
         family = _kin.family_fds()
         ours, theirs = _kin.zygote_channel()
         try:
@@ -66,14 +76,7 @@ class _Server:
         """Whether we know that it has; of one that is no child of ours a request will tell."""
         if self.pid is None:
             return False
-        try:
-            ended, _ = os.waitpid(self.pid, os.WNOHANG)
-        except ChildProcessError:
-            ended = self.pid
-        if not ended:
-            return False
-        self.pid = None  # from now on it may be the pid of another
-        return True
+        return self._collect(os.WNOHANG)
 
     def end(self):
         """Have it end, if it is our child and has not, and forget it."""
@@ -82,7 +85,18 @@ class _Server:
             return
         # It holds nothing that anybody needs.
         os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
+        self._collect(0)
+
+    def _collect(self, flag):
+        try:
+            ended, status = os.waitpid(self.pid, flag)
+        except ChildProcessError:
+            ended, status = self.pid, 0
+        if not ended:
+            return False
+        self.pid = None  # from now on it may be the pid of another
+        self.exitcode = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
+        return True
 
 
 class ForkServer:
@@ -93,17 +107,26 @@ class ForkServer:
         self._server = None
         self._inherited_fds = None
         self._preload_modules = ["__main__"]
+        self._on_error = "ignore"
 
     @property
     def _forkserver_pid(self):
         """The pid of the server if it is a child of this process, else None."""
         return None if self._server is None else self._server.pid
 
-    def set_forkserver_preload(self, modules_names):
-        """Set the modules, a list of names, that the next server imports before its first child."""
+    def set_forkserver_preload(self, modules_names, *, on_error="ignore"):
+        """Set the modules, a list of names, that the next server imports before its first child.
+
+        `on_error` says what becomes of a module that cannot be imported there: with "ignore" it is
+        left to the children, with "warn" the server says so in an ImportWarning, and with "fail" no
+        child can be started.
+        """
         if not all(type(name) is str for name in modules_names):
             raise TypeError("module_names must be a list of strings")
+        if on_error not in _ON_ERROR:
+            raise ValueError(f"on_error must be one of {_ON_ERROR}, not {on_error!r}")
         self._preload_modules = modules_names
+        self._on_error = on_error
 
     def get_inherited_fds(self):
         """Return the descriptors that this process was started with; None if by no fork server."""
@@ -119,6 +142,8 @@ class ForkServer:
         """
         try:
             return self._ask(fds, payload_for)
+        except _Failed as error:
+            raise BrokenPipeError(errno.EPIPE, str(error)) from None
         except BrokenPipeError:  # a server may die at any moment, and the next is as good
             return self._ask(fds, payload_for)
 
@@ -131,7 +156,8 @@ class ForkServer:
         if self._server is not None and self._server.has_died():
             self._drop_locked()
         if self._server is None:
-            self._server = _Server.launch(list(self._preload_modules), _state_of_program())
+            preload = list(self._preload_modules), self._on_error
+            self._server = _Server.launch(preload, _state_of_program())
 
     def _ask(self, fds, payload_for):
         with self._lock:
@@ -144,6 +170,11 @@ class ForkServer:
             with self._lock:
                 if self._server is server:
                     self._drop_locked()
+            if server.exitcode:
+                raise _Failed(
+                    "the fork server ended before it had made this child, with exit code "
+                    f"{server.exitcode}; why, it has said on stderr"
+                ) from None
             raise
         finally:
             os.close(channel)
@@ -218,7 +249,7 @@ def main(family, channel, orders):
     global _state
     _kin.join_family(*family)
     preload, _state = spawn.unpack(spawn.claim(orders))
-    _preload(preload, dict(_state))
+    _preload(*preload, dict(_state))
     util._flush_std_streams()  # or every child would print what was printed here
     util._close_stdin()
     before = {
@@ -240,7 +271,7 @@ _state = None
 _left_over = {}
 
 
-def _preload(names, data):
+def _preload(names, on_error, data):
     """Import the modules; what goes wrong will go wrong again in the child, and be seen there."""
     global _left_over
     main = {name: data.pop(name) for name in list(data) if name.startswith("init_main")}
@@ -255,14 +286,25 @@ def _preload(names, data):
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            util.debug("the fork server could not import the main module: %r", error)
+            _could_not_import("the main module", error, on_error)
         finally:
             del current._inheriting
     for name in names:
         try:
             __import__(name)
-        except ImportError:
-            pass
+        except ImportError as error:
+            _could_not_import(name, error, on_error)
+
+
+def _could_not_import(name, error, on_error):
+    if on_error == "fail":
+        raise error
+    if on_error == "warn":
+        import warnings
+
+        warnings.warn(
+            f"the fork server could not import {name}: {error!r}", ImportWarning, stacklevel=2
+        )
 
 
 def _rehearse(sample):

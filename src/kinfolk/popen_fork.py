@@ -73,6 +73,12 @@ class Popen:
             return None
         return self.poll(os.WNOHANG if timeout == 0 else 0)
 
+    def interrupt(self):
+        """Send SIGINT, if the child has not been seen to end."""
+        from signal import SIGINT
+
+        self._send_signal(SIGINT)
+
     def terminate(self):
         """Send SIGTERM, if the child has not been seen to end."""
         from signal import SIGTERM
@@ -95,7 +101,7 @@ class Popen:
     def _launch(self, process_obj):
         watch = Watch(process_obj)
         try:
-            self.pid = os.fork()
+            self.pid = _fork()
             if self.pid == 0:
                 _be_child(process_obj, watch)
             _mainnames.note_child(self)
@@ -151,6 +157,44 @@ class Popen:
     def _bury(self):
         """The child has ended: have the engine give back what it held."""
         _kin.reap()
+
+
+#: What os.fork() is when nobody (gevent ...) has put their own in its place.
+_SYSTEMS_OWN = os.fork
+
+
+def _fork():
+    """os.fork(), with a warning that names the threads where the interpreter has one that does not."""
+    if sys.version_info < (3, 12) or os.fork is not _SYSTEMS_OWN:
+        return os.fork()
+    pid = _kin.fork()
+    if pid:
+        _warn_of_threads()
+    return pid
+
+
+def _warn_of_threads():
+    threading = sys.modules.get("threading")
+    try:
+        count = len(os.listdir("/proc/self/task"))
+    except OSError:
+        count = threading.active_count() if threading else 1
+    if count < 2:
+        return
+    me = threading.current_thread() if threading else None
+    others = [thread.name for thread in threading.enumerate() if thread is not me] if me else []
+    nameless = count - 1 - len(others)
+    if nameless > 0:
+        others.append(f"{nameless} that Python did not start")
+    import warnings
+
+    warnings.warn(
+        f"This process (pid={os.getpid()}) is multi-threaded, use of fork() may lead to deadlocks "
+        f"in the child.  Threads alive: {', '.join(others)}.  "
+        "The start methods forkserver and spawn are not affected",
+        DeprecationWarning,
+        skip_file_prefixes=(os.path.dirname(__file__),),
+    )
 
 
 def _be_child(process_obj, watch):

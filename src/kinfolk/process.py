@@ -72,7 +72,8 @@ class BaseProcess:
     """A child process, used as `threading.Thread` is.
 
     `group` must be None.  `target(*args, **kwargs)` is what the child does, unless `run()` is
-    overridden.  `daemon` is inherited when None; a daemon is ended when its parent ends.
+    overridden.  `daemon` is inherited when None; a daemon is ended when its parent ends.  It may have
+    children, which are daemons too unless they are said not to be.
     """
 
     def _Popen(self):
@@ -109,9 +110,6 @@ class BaseProcess:
         self._check_closed()
         assert self._popen is None, "cannot start a process twice"
         self._check_parent("can only start a process object created by current process")
-        assert not _current_process._config.get("daemon"), (
-            "daemonic processes are not allowed to have children"
-        )
         _cleanup()
         _import_late()
         self._popen = self._Popen(self)
@@ -119,6 +117,11 @@ class BaseProcess:
         # The child has what it needs.  The target may refer back to this object: no cycle.
         del self._target, self._args, self._kwargs
         _children.add(self)
+
+    def interrupt(self):
+        """Send the child SIGINT, which is what ^C sends."""
+        self._check_closed()
+        self._popen.interrupt()
 
     def terminate(self):
         """Send the child SIGTERM."""
@@ -267,6 +270,11 @@ class BaseProcess:
             exitcode = 0
         except SystemExit as error:
             exitcode = _code_of_exit(error)
+        except KeyboardInterrupt:
+            # ^C is sent to the whole program: one traceback is enough, the first process's.
+            exitcode = 1
+            if sys.stderr is not None:
+                sys.stderr.write(f"{self.name} was interrupted\n")
         except BaseException as error:
             exitcode = 1
             self._report(error)
@@ -287,6 +295,8 @@ class BaseProcess:
         _process_counter = itertools.count(1)
         _children = set()
         util._close_stdin()
+        if sys.breakpointhook is sys.__breakpointhook__:
+            sys.breakpointhook = util._breakpoint
         before = _current_process
         _current_process = self
         _parent_process = _ParentProcess(self._parent_name, self._parent_pid, parent_sentinel)

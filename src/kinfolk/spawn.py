@@ -141,12 +141,35 @@ def _run(blob, get_ready, parent_sentinel):
     """Load the process object in `blob` once all is ready, run it, and return the exit code."""
     current = process.current_process()
     current._inheriting = True
+    doing = "importing the main module of its program"
     try:
         get_ready()
+        doing = "unpacking what it was started with"
         self = unpack(blob)
+    except Exception as error:
+        _report(error, doing)
+        return 1
     finally:
         del current._inheriting
     return self._bootstrap(parent_sentinel)
+
+
+def _report(error, doing):
+    """Say why this process never began; the cause first, for a traceback may be long."""
+    import traceback
+
+    if sys.stderr is None:
+        return
+    name = process.current_process().name
+    cause = "".join(traceback.format_exception_only(type(error), error)).strip()
+    words = [f"{name} could not be started: {cause}\nThis happened while {doing}.\n"]
+    shown = util._without_own_frames(error.__traceback__)
+    if error.__cause__ or error.__context__:
+        words += traceback.format_exception(type(error), error, shown)
+    elif shown is not None:
+        words += ["Traceback (most recent call last):\n", *traceback.format_tb(shown)]
+    sys.stderr.write("".join(words))
+    util._flush_std_streams()
 
 
 def claim(number):

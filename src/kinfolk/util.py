@@ -428,6 +428,13 @@ def _close_stdin():
         pass
 
 
+def _breakpoint(*args, **kwargs):
+    """sys.breakpointhook in children: see _debugger."""
+    from . import _debugger
+
+    return _debugger.stop(sys._getframe(1), args, kwargs)
+
+
 def _flush_std_streams():
     """Flush sys.stdout and sys.stderr, whatever the program has made of them."""
     for name in ("stdout", "stderr"):

@@ -277,7 +277,7 @@ def test_the_main_module_stays_one_module(tmp_path, method):
     assert (done.stdout, done.stderr) == (f"2 2 True {name}\n", "")
 
 
-def test_a_main_that_fails_to_import_is_shown_once_and_last(tmp_path, method):
+def test_a_main_that_fails_to_import_is_shown_once_and_first(tmp_path, method):
     (tmp_path / "program.py").write_text(
         textwrap.dedent(
             """
@@ -298,8 +298,37 @@ def test_a_main_that_fails_to_import_is_shown_once_and_last(tmp_path, method):
         return
     assert done.stdout == "1\n"
     assert done.stderr.count("LookupError: not here") == 1
-    assert done.stderr.rstrip().endswith("LookupError: not here")
-    assert "program.py" in done.stderr
+    first, *rest = done.stderr.splitlines()
+    assert first.endswith("Process-1 could not be started: LookupError: not here")
+    assert "importing the main module" in rest[0]
+    assert [line for line in rest if 'program.py", line 4' in line]
+    assert "kinfolk" not in "".join(rest)
+
+
+UNBUILDABLE = """
+import sys, kinfolk
+
+class Odd:
+    def __reduce__(self):
+        return int, ("odd",)
+
+if __name__ == "__main__":
+    p = kinfolk.get_context(sys.argv[1]).Process(target=print, args=(Odd(),), name="Fred")
+    p.start()
+    p.join()
+    print(p.exitcode)
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_what_cannot_be_built_in_the_child_is_said_in_a_line(tmp_path, method):
+    (tmp_path / "program.py").write_text(UNBUILDABLE)
+    done = plain(tmp_path, "program.py", method)
+    assert done.stdout == "1\n"
+    assert done.stderr.splitlines() == [
+        "Fred could not be started: ValueError: invalid literal for int() with base 10: 'odd'",
+        "This happened while unpacking what it was started with.",
+    ]
 
 
 def test_the_main_module_need_not_have_a_spec(tmp_path, method):

@@ -405,17 +405,56 @@ def test_a_child_of_the_users_own_fork_has_no_children(ctx):
 # Daemons
 
 
-def test_daemons_have_no_children(ctx):
+def test_a_daemon_may_have_children_which_are_daemons(ctx):
     queue = ctx.Queue()
-    run(ctx, try_to_start, ctx, queue, daemon=True)
-    assert queue.get() == "daemonic processes are not allowed to have children"
+    child = run(ctx, start_a_child, ctx, queue, daemon=True)
+    assert child.exitcode == 0
+    assert queue.get() == ("grandchild", True)
 
 
-def try_to_start(ctx, queue):
-    try:
-        ctx.Process(target=int).start()
-    except AssertionError as error:
-        queue.put(str(error))
+def start_a_child(ctx, queue):
+    child = ctx.Process(target=say_what_it_is, args=(queue,), name="grandchild")
+    child.start()
+    child.join()
+
+
+def say_what_it_is(queue):
+    current = kinfolk.current_process()
+    queue.put((current.name, current.daemon))
+
+
+def test_a_killed_daemon_takes_its_children_along(ctx):
+    r, w = ctx.Pipe(duplex=False)
+    child = ctx.Process(target=start_and_wait, args=(ctx, w), daemon=True)
+    child.start()
+    w.close()
+    assert r.recv() == "here"
+    child.kill()
+    with pytest.raises(EOFError):  # nobody is left who holds the other end
+        r.recv()
+    child.join()
+
+
+def start_and_wait(ctx, w):
+    child = ctx.Process(target=say_and_wait, args=(w,))
+    child.start()
+    child.join()
+
+
+def say_and_wait(w):
+    w.send("here")
+    threading.Event().wait()
+
+
+def test_interrupt(ctx, output):
+    r, w = ctx.Pipe(duplex=False)
+    child = ctx.Process(target=say_and_wait, args=(w,), name="Fred")
+    child.start()
+    assert r.recv() == "here"
+    child.interrupt()
+    child.join()
+    assert child.exitcode == 1
+    assert output.readouterr().err == "Fred was interrupted\n"
 
 
 DAEMON_PARENT = textwrap.dedent(
