@@ -51,3 +51,13 @@ def start_spawn_numpy(mp):
 @case("ms")
 def start_forkserver_numpy(mp):
     return run("start_numpy.py", mp, "forkserver", 20)
+
+
+@case("MB")
+def memory_of_20_forkserver(mp):
+    return run("start_small.py", mp, "memory", 20)
+
+
+@case("MB")
+def memory_of_20_forkserver_numpy(mp):
+    return run("start_numpy.py", mp, "memory", 20)
