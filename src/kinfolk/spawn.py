@@ -18,6 +18,7 @@ Invariant: while the child has `_inheriting` set it is not ready, and may not st
 main module without a guard runs into that, rather than into endless children.
 """
 
+import gc
 import os
 import sys
 
@@ -112,6 +113,8 @@ def spawn_main(
     from ._watch import look_after_parent
 
     assert is_forking(sys.argv), "Not forking"
+    # What is here stays until the end: no collection need look at it, those at the end least of all.
+    gc.freeze()
     _kin.join_family(arena_fd, locker_fd)
     _share_tracker(tracker_fd)
     sys.exit(_main((data, obj), look_after_parent(parent_pid, lifeline, daemon)))
