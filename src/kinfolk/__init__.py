@@ -129,3 +129,6 @@ def _import(name):
 # say so: here it is another name of our own.  Children set both names anew (see kinfolk.spawn).
 if "__main__" in sys.modules:
     sys.modules["__mp_main__"] = sys.modules["__main__"]
+
+if getattr(sys, "frozen", False):
+    _import("spawn").answer_if_frozen(sys.modules[__name__])

@@ -61,9 +61,13 @@ class _Server:
         family = _kin.family_fds()
         ours, theirs = _kin.zygote_channel()
         try:
-            number = spawn.number_of(orders)
-            program = f"from {__name__} import main; main({family}, {theirs}, {number})"
-            command = spawn.interpreter_for(program)
+            command = spawn.helper_command_line(
+                "forkserver",
+                arena_fd=family[0],
+                locker_fd=family[1],
+                channel=theirs,
+                orders=spawn.number_of(orders),
+            )
             pid = _kin.spawn(command[0], command, None, [*family, theirs])
         except BaseException:
             os.close(ours)
@@ -244,10 +248,10 @@ def _prepare(data):
 # The server
 
 
-def main(family, channel, orders):
+def main(arena_fd, locker_fd, channel, orders):
     """Be a fork server on `channel`, and return when nobody needs it; in a child, be the child."""
     global _state
-    _kin.join_family(*family)
+    _kin.join_family(arena_fd, locker_fd)
     preload, _state = spawn.unpack(spawn.claim(orders))
     _preload(*preload, dict(_state))
     util._flush_std_streams()  # or every child would print what was printed here

@@ -114,7 +114,7 @@ class ResourceTracker:
         # The mask is inherited: no signal finds the tracker before it is ready for it.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
-            command = spawn.interpreter_for(f"from {__name__} import main; main({read_end})")
+            command = spawn.helper_command_line("resource_tracker", fd=read_end)
             self._pid = _kin.spawn(command[0], command, None, [read_end])
         except BaseException:
             os.close(write_end)

@@ -8,7 +8,7 @@ the process object and runs it.
 
 The command line is the standard library's form, which programs look for: the interpreter, its
 options, `-c` and a call of `spawn_main`, and the word `--multiprocessing-fork`; a frozen program is
-given the word and `name=value` arguments and answers in `freeze_support`.
+given the word and `name=value` arguments, and answers when it imports this package.
 
 The main module is run anew under the name `__mp_main__`, so that what it defines outside of its
 guard is found; `sys.modules` has it as `__main__` too.  Not so where that would run the program
@@ -70,6 +70,20 @@ def get_command_line(**kwds):
     return [*interpreter_for(program), _MARK]
 
 
+#: The modules of this package that are run as processes of their own: helper=name in a frozen program.
+_HELPERS = ("forkserver", "resource_tracker")
+
+
+def helper_command_line(helper, **kwds):
+    """Return the command line of a process that calls `main(**kwds)` of one of the helpers."""
+    arguments = [f"{name}={value!r}" for name, value in kwds.items()]
+    if getattr(sys, "frozen", False):
+        return [sys.executable, _MARK, f"helper={helper}", *arguments]
+    return interpreter_for(
+        f"from {__package__}.{helper} import main; main({', '.join(arguments)})"
+    )
+
+
 def interpreter_for(program):
     """Return the command line of an interpreter set like this one that runs `program`."""
     exe = get_executable()
@@ -91,13 +105,29 @@ _HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 def freeze_support():
     """Be the child, and do not return, if the command line is that of one."""
     if is_forking(sys.argv):
-        spawn_main(**dict(map(_argument, sys.argv[2:])))
+        arguments = dict(word.split("=", 1) for word in sys.argv[2:])
+        helper = arguments.pop("helper", None)
+        kwds = {
+            name: None if value == "None" else int(value) for name, value in arguments.items()
+        }
+        if helper is None:
+            spawn_main(**kwds)
+        elif helper in _HELPERS:
+            getattr(sys.modules[__package__], helper).main(**kwds)
         sys.exit()
 
 
-def _argument(text):
-    name, _, value = text.partition("=")
-    return name, None if value == "None" else int(value)
+def answer_if_frozen(package):
+    """The same for a frozen program, as soon as it imports this package, which is `package`.
+
+    Before the program has had a chance to start children in turn.  The command line is looked at
+    closely: the standard library's children have one much like it.
+    """
+    ours = "arena_fd=", "helper="
+    if is_forking(sys.argv) and any(word.startswith(ours) for word in sys.argv[2:]):
+        # Other threads may import from the package, which would else wait until its import is over.
+        package.__spec__._initializing = False
+        freeze_support()
 
 
 def spawn_main(
@@ -289,7 +319,12 @@ def _main_module():
     from . import _mainsource
 
     main = sys.modules.get("__main__")
-    if main is None or not _mainsource.is_run_again(main):
+    if main is None:
+        return {}
+    if main.__name__ == "__main__":
+        # Its names come back under the other one.  A debugger may have put it there since.
+        sys.modules["__mp_main__"] = main
+    if not _mainsource.is_run_again(main):
         return {}
     name = getattr(getattr(main, "__spec__", None), "name", None)
     if name is not None:

@@ -160,6 +160,135 @@ def test_standard_input(run, method):
     run("-", method, input=PROGRAM + NO_GUARD)
 
 
+def test_folder_of_a_strange_name(run, method, tmp_path):
+    (tmp_path / "zwölf Kröten").mkdir()
+    (tmp_path / "zwölf Kröten" / "program.py").write_text(PROGRAM + GUARD)
+    run("zwölf Kröten/program.py", method)
+
+
+# Mains that somebody else runs
+
+
+def python(tmp_path, *args, **options):
+    return subprocess.run(
+        [sys.executable, *args],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": HOME},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        **options,
+    )
+
+
+@pytest.fixture(params=["import kinfolk as mp", "import multiprocessing as mp"])
+def launcher(request):
+    """Interpreter arguments before those that name a tool, by which the program meets kinfolk."""
+    return [] if "kinfolk" in request.param else ["-m", "kinfolk"]
+
+
+def test_prompt(method, tmp_path):
+    typed = PROGRAM + "\nmain()\n"
+    done = python(tmp_path, "-i", "-q", "-", method, input=typed)
+    assert done.returncode == 0
+    assert "good" in done.stdout
+    assert "Error" not in done.stderr
+
+
+def test_coverage(launcher, method, tmp_path):
+    (tmp_path / "program.py").write_text(PROGRAM + GUARD)
+    done = python(tmp_path, *launcher, "-m", "coverage", "run", "program.py", method)
+    assert (done.stdout, done.stderr, done.returncode) == ("good\n", "", 0)
+
+
+def test_pytest(launcher, method, tmp_path):
+    test = f"def test_it():\n    sys.argv = ['', {method!r}]\n    main()\n"
+    (tmp_path / "test_program.py").write_text(PROGRAM + test)
+    done = python(tmp_path, *launcher, "-m", "pytest", "-q", "-s", "test_program.py")
+    assert done.returncode == 0, done.stdout
+    assert "good" in done.stdout
+
+
+def test_debugger(launcher, method, tmp_path):
+    (tmp_path / "program.py").write_text(PROGRAM + GUARD)
+    done = python(
+        tmp_path, *launcher, "-m", "pdb", "-c", "continue", "program.py", method, input="q\n"
+    )
+    assert done.returncode == 0
+    assert done.stdout.startswith("good\n")
+    assert "Error" not in done.stdout + done.stderr
+
+
+def test_runpy(method, tmp_path):
+    """As debuggers do: `__main__` is another module while the program runs."""
+    (tmp_path / "program.py").write_text(PROGRAM + GUARD)
+    text = (
+        "import runpy, sys, kinfolk; sys.modules['multiprocessing'] = kinfolk;"
+        "runpy.run_path('program.py', run_name='__main__')"
+    )
+    done = python(tmp_path, "-c", text, method)
+    assert (done.stdout, done.stderr, done.returncode) == ("good\n", "", 0)
+
+
+NOTEBOOK = """
+import sys
+from jupyter_client import KernelManager
+
+method, *launcher = sys.argv[1:]
+
+def listen(message):
+    if message["msg_type"] == "stream":
+        print(message["content"]["text"], end="")
+
+def execute(cell):
+    answer = kernel.execute_interactive(cell, timeout=60, output_hook=listen)
+    assert answer["content"]["status"] == "ok", answer["content"]
+
+manager = KernelManager()
+python, *rest = manager.kernel_spec.argv
+manager.kernel_spec.argv[:] = [sys.executable, *launcher, *rest]
+manager.start_kernel()
+kernel = manager.blocking_client()
+try:
+    kernel.start_channels()
+    kernel.wait_for_ready(timeout=60)
+    execute(f"import sys; sys.argv = ['', {method!r}]")
+    execute(open("program.py").read())
+    execute("main()")
+finally:
+    kernel.stop_channels()
+    manager.shutdown_kernel(now=True)
+"""
+
+
+def test_notebook(launcher, method, tmp_path):
+    pytest.importorskip("jupyter_client")
+    (tmp_path / "program.py").write_text(PROGRAM)
+    (tmp_path / "driver.py").write_text(NOTEBOOK)
+    done = python(tmp_path, "driver.py", method, *launcher)
+    assert (done.stdout, done.returncode) == ("good\n", 0), done.stderr
+
+
+@pytest.fixture(scope="module")
+def frozen(tmp_path_factory):
+    """The program, made into an executable by PyInstaller."""
+    pytest.importorskip("PyInstaller")
+    folder = tmp_path_factory.mktemp("frozen")
+    (folder / "program.py").write_text(PROGRAM + GUARD)
+    options = ["--noconfirm", "--log-level", "ERROR", "--collect-submodules", "kinfolk"]
+    paths = ["--paths", HOME, "--specpath", str(folder), "--distpath", str(folder)]
+    done = python(
+        folder, "-m", "PyInstaller", *options, *paths, "--workpath", str(folder / "work"), "program.py"
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / "program" / "program"
+
+
+def test_frozen(frozen, method):
+    done = subprocess.run([frozen, method], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr, done.returncode) == ("good\n", "", 0)
+
+
 # What else a main module may do
 
 
@@ -178,20 +307,9 @@ sys.exit(p.exitcode)
 """
 
 
-def plain(tmp_path, *args):
-    return subprocess.run(
-        [sys.executable, *args],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": HOME},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-
-
 def test_a_guard_can_be_forgotten(method, tmp_path):
     (tmp_path / "program.py").write_text(FORGOTTEN_GUARD)
-    done = plain(tmp_path, "program.py", method)
+    done = python(tmp_path, "program.py", method)
     assert (done.returncode, done.stdout, done.stderr) == (0, "child\n", "")
 
 
@@ -218,7 +336,7 @@ p.start()
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_what_cannot_travel_asks_for_a_guard_in_the_parent(method, tmp_path):
     (tmp_path / "program.py").write_text(NOT_WITHOUT_GUARD)
-    done = plain(tmp_path, "program.py", method)
+    done = python(tmp_path, "program.py", method)
     assert (done.returncode, done.stdout) == (1, "")
     assert "cannot pickle '_thread.lock' object" in done.stderr
     assert done.stderr.count("if __name__ == '__main__':") == 1
@@ -242,7 +360,7 @@ if len(sys.argv) > 1:
 
 def test_a_start_that_hides_is_no_fork_bomb(method, tmp_path):
     (tmp_path / "program.py").write_text(HIDDEN)
-    done = plain(tmp_path, "program.py", method)
+    done = python(tmp_path, "program.py", method)
     if method == "fork":
         assert (done.returncode, done.stdout, done.stderr) == (0, "child\n", "")
         return
@@ -272,7 +390,7 @@ def test_the_main_module_stays_one_module(tmp_path, method):
             """
         )
     )
-    done = plain(tmp_path, "program.py", method)
+    done = python(tmp_path, "program.py", method)
     name = "__main__" if method == "fork" else "__mp_main__"
     assert (done.stdout, done.stderr) == (f"2 2 True {name}\n", "")
 
@@ -292,7 +410,7 @@ def test_a_main_that_fails_to_import_is_shown_once_and_first(tmp_path, method):
             """
         )
     )
-    done = plain(tmp_path, "program.py", method)
+    done = python(tmp_path, "program.py", method)
     if method == "fork":
         assert (done.stdout, done.stderr) == ("0\n", "")
         return
@@ -323,7 +441,7 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_what_cannot_be_built_in_the_child_is_said_in_a_line(tmp_path, method):
     (tmp_path / "program.py").write_text(UNBUILDABLE)
-    done = plain(tmp_path, "program.py", method)
+    done = python(tmp_path, "program.py", method)
     assert done.stdout == "1\n"
     assert done.stderr.splitlines() == [
         "Fred could not be started: ValueError: invalid literal for int() with base 10: 'odd'",
@@ -346,5 +464,5 @@ def test_the_main_module_need_not_have_a_spec(tmp_path, method):
             """
         )
     )
-    done = plain(tmp_path, "debugger.py", method)
+    done = python(tmp_path, "debugger.py", method)
     assert (done.stdout, done.stderr, done.returncode) == ("good\n", "", 0)
