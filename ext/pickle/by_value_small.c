@@ -281,8 +281,8 @@ static int learn_weak_sets(kinx_by_value *bv) {
 }
 
 static int learn_weak_mappings(kinx_by_value *bv) {
-    int err = add_of_module(bv, &bv->weak_key_dict, "weakref", "WeakKeyDictionary",
-                            reduce_weak_mapping);
+    int err =
+        add_of_module(bv, &bv->weak_key_dict, "weakref", "WeakKeyDictionary", reduce_weak_mapping);
     if (err < 0) return -1;
     return add_of_module(bv, &bv->weak_value_dict, "weakref", "WeakValueDictionary",
                          reduce_weak_mapping);

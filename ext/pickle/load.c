@@ -73,7 +73,7 @@ static PyObject *long_of(const uint8_t *at, size_t len) {
 static int load_next_buffer(kinx_loader *u) {
     if (!u->buffers) {
         PyErr_SetString(kinx_unpickling_error(u->us), "pickle stream refers to out-of-band data "
-                                      "but no *buffers* argument was given");
+                                                      "but no *buffers* argument was given");
         return -1;
     }
     kinx_foreign_begin(u);
@@ -106,7 +106,8 @@ static int load_readonly_buffer(kinx_loader *u) {
 
 static int raise_no_memo(kinx_loader *u, size_t index) {
     if (!PyErr_Occurred()) {
-        PyErr_Format(kinx_unpickling_error(u->us), "Memo value not found at index %zd", (Py_ssize_t)index);
+        PyErr_Format(kinx_unpickling_error(u->us), "Memo value not found at index %zd",
+                     (Py_ssize_t)index);
     }
     return -1;
 }

@@ -150,7 +150,8 @@ int kinx_load_persid(kinx_loader *u) {
     PyObject *id = PyUnicode_DecodeASCII((const char *)line, (Py_ssize_t)len - 1, "strict");
     if (id) return load_persistent(u, id);
     if (PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
-        PyErr_SetString(kinx_unpickling_error(u->us), "persistent IDs in protocol 0 must be ASCII strings");
+        PyErr_SetString(kinx_unpickling_error(u->us),
+                        "persistent IDs in protocol 0 must be ASCII strings");
     }
     return -1;
 }

@@ -79,7 +79,7 @@ struct kinx_pickler_state {
     /* Imported when first needed: see kinx_import. */
     PyObject *partial, *encode, *getattr, *name_mapping, *import_mapping, *explain;
     PyObject *pickling_error; /* see kinx_pickling_error */
-    struct kinx_plan *plans; /* save_instance.c */
+    struct kinx_plan *plans;  /* save_instance.c */
     kinx_memo spare_memo;
     uint8_t *scratch; /* KINX_SCRATCH bytes, NULL while in use */
 };

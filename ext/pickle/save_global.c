@@ -135,11 +135,11 @@ static int check_name(kinx_pickler *p, PyObject *obj, PyObject *module_name, PyO
         return *at ? 0 : -1;
     }
     if (found) {
-        PyErr_Format(kinx_pickling_error(p->ps), "Can't pickle %R: it's not the same object as %S.%S",
-                     obj, module_name, name);
+        PyErr_Format(kinx_pickling_error(p->ps),
+                     "Can't pickle %R: it's not the same object as %S.%S", obj, module_name, name);
     } else if (!PyErr_Occurred() && !p->restart) {
-        PyErr_Format(kinx_pickling_error(p->ps), "Can't pickle %R: attribute lookup %S on %S failed",
-                     obj, name, module_name);
+        PyErr_Format(kinx_pickling_error(p->ps),
+                     "Can't pickle %R: attribute lookup %S on %S failed", obj, name, module_name);
     }
     Py_XDECREF(parent);
     Py_XDECREF(found);

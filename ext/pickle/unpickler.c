@@ -241,7 +241,8 @@ PyDoc_STRVAR(method_load_doc, "load($self, /)\n--\n\nThe object whose pickle is 
 
 static PyObject *method_load(unpickler_object *self, PyObject *unused) {
     if (!self->ready) {
-        PyErr_Format(kinx_unpickling_error(self->u.us), "Unpickler.__init__() was not called by %s.__init__()",
+        PyErr_Format(kinx_unpickling_error(self->u.us),
+                     "Unpickler.__init__() was not called by %s.__init__()",
                      Py_TYPE(self)->tp_name);
         return NULL;
     }
@@ -291,7 +292,8 @@ static PyMethodDef unpickler_methods[] = {
  * refuses, and the attribute can be taken away again. */
 #if PY_VERSION_HEX >= 0x030D0000
 static PyObject *refuse_persistent_load(PyObject *self, PyObject *pid) {
-    PyErr_SetString(kinx_unpickling_error(((unpickler_object *)self)->u.us), KINX_NO_PERSISTENT_LOAD);
+    PyErr_SetString(kinx_unpickling_error(((unpickler_object *)self)->u.us),
+                    KINX_NO_PERSISTENT_LOAD);
     return NULL;
 }
 

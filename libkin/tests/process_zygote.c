@@ -34,8 +34,7 @@ static void after_in_child(void *arg) {
     CHECK(fstat(serving_sock, &status) != 0 || status.st_ino != serving_inode);
 }
 
-static const kin_zygote_hooks hooks = {before_fork, after_in_parent, after_in_child, NULL,
-                                       NULL};
+static const kin_zygote_hooks hooks = {before_fork, after_in_parent, after_in_child, NULL, NULL};
 
 /* What the child says into its first descriptor. */
 static void describe_self(const kin_zygote_order *order) {

@@ -4,11 +4,13 @@ It is a fresh interpreter that has imported what the children will need, the mai
 and runs nothing: no threads, no handlers but one.  `ensure_running` starts it, as a member of the
 family.  What it was prepared by, the state of the program when it was started, is known on both
 sides; what has changed since (the current folder, the environment, sys.path ...) goes with each
-request, and in most there is nothing.  The two talk over a pair of sockets that nobody else can find; requests come from any
-process that holds our end, which every child of the server is given, so that children start their
-children by the same server.  How a request looks on the wire is the engine's business
-(libkin/src/process); what this module puts into it is where the packed process object lies, and
-the descriptors that the child is to have.
+request, and in most there is nothing.
+
+The two talk over a pair of sockets that nobody else can find; requests come from any process that
+holds our end, which every child of the server is given, so that children start their children by
+the same server.  How a request looks on the wire is the engine's business (libkin/src/process);
+what this module puts into it is where the packed process object lies, and the descriptors that the
+child is to have.
 
 The server ends when nobody holds our end any more.  If it dies before that, the next start makes
 another; the children that it made live on, only that their exit codes are not known.

@@ -79,9 +79,7 @@ def helper_command_line(helper, **kwds):
     arguments = [f"{name}={value!r}" for name, value in kwds.items()]
     if getattr(sys, "frozen", False):
         return [sys.executable, _MARK, f"helper={helper}", *arguments]
-    return interpreter_for(
-        f"from {__package__}.{helper} import main; main({', '.join(arguments)})"
-    )
+    return interpreter_for(f"from {__package__}.{helper} import main; main({', '.join(arguments)})")
 
 
 def interpreter_for(program):
@@ -107,9 +105,7 @@ def freeze_support():
     if is_forking(sys.argv):
         arguments = dict(word.split("=", 1) for word in sys.argv[2:])
         helper = arguments.pop("helper", None)
-        kwds = {
-            name: None if value == "None" else int(value) for name, value in arguments.items()
-        }
+        kwds = {name: None if value == "None" else int(value) for name, value in arguments.items()}
         if helper is None:
             spawn_main(**kwds)
         elif helper in _HELPERS:
@@ -270,7 +266,8 @@ put what the program is to do, and not only to define, under
 """
 _NO_GUARD = (
     "The main module starts a process while it is being run, and so no child can import it: all "
-    f"that a child needs of it is sent along, and here that failed.  To have it imported, {_HOW_TO_GUARD}"
+    "that a child needs of it is sent along, and here that failed.  To have it imported, "
+    f"{_HOW_TO_GUARD}"
 )
 
 

@@ -278,7 +278,14 @@ def frozen(tmp_path_factory):
     options = ["--noconfirm", "--log-level", "ERROR", "--collect-submodules", "kinfolk"]
     paths = ["--paths", HOME, "--specpath", str(folder), "--distpath", str(folder)]
     done = python(
-        folder, "-m", "PyInstaller", *options, *paths, "--workpath", str(folder / "work"), "program.py"
+        folder,
+        "-m",
+        "PyInstaller",
+        *options,
+        *paths,
+        "--workpath",
+        str(folder / "work"),
+        "program.py",
     )
     assert done.returncode == 0, done.stderr
     return folder / "program" / "program"

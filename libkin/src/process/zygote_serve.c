@@ -41,8 +41,8 @@ struct kin_zygote {
     struct child *children;
     struct child *spare; /* one of them, or NULL */
     bool wants_spare;    /* there has been a request, and no failure since */
-    size_t unwatched; /* how many of them have to be asked for */
-    int pause_ms;     /* how long until that is next done */
+    size_t unwatched;    /* how many of them have to be asked for */
+    int pause_ms;        /* how long until that is next done */
     uint64_t limit_before;
     bool ignored_before;
     struct kin__zygote_request request; /* the one being dealt with ... */
