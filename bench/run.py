@@ -13,6 +13,7 @@ import subprocess
 import sys
 
 import peers
+import pool_cases  # noqa: F401
 import shared_cases  # noqa: F401
 import start_cases  # noqa: F401
 import sync_cases  # noqa: F401
