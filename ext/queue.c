@@ -244,6 +244,9 @@ static PyMethodDef methods[] = {
      "Add the objects of an iterable, in order, and return how many those were.\n\n"
      "Errors are those of put(), and of the iterable.  What was added before the error is in\n"
      "the queue; the exception's attribute `put` says how many."},
+    {"_take_back", (PyCFunction)kinx_queue_take_back, METH_NOARGS,
+     "_take_back($self, /)\n--\n\n"
+     "Take all messages out, without loading them, and return how many there were."},
     {"get_many", FAST(kinx_queue_get_many),
      "get_many($self, /, max_items=None, block=True, timeout=None)\n--\n\n"
      "Take what is there, `max_items` at most, in a list; waiting for the first one only.\n\n"

@@ -323,3 +323,31 @@ PyObject *kinx_queue_get_many(kinx_shared *self, PyObject *const *args, Py_ssize
     KINX_QUEUE_CHECK(self);
     return get_list(self, (size_t)most, deadline);
 }
+
+/* -- Taking back ----------------------------------------------------------------------------- */
+
+/* What a batch has may be anybody's objects: none is loaded. */
+static void drop_batch(incoming *in) {
+    for (size_t i = 0; i < in->taken; i++)
+        if (in->records[i].blob.family) kin_blob_free(&in->records[i].blob);
+}
+
+PyObject *kinx_queue_take_back(kinx_shared *self, PyObject *unused) {
+    KINX_QUEUE_CHECK(self);
+    incoming *in = PyMem_Malloc(sizeof *in);
+    if (!in) return PyErr_NoMemory();
+    unsigned long long count = 0;
+    while (kin_queue_len(&self->queue) > 0) {
+        /* who is at this side of the queue is there for a moment, or dead */
+        kin_err err = take_batch(self, in, BATCH, kin_deadline_after(10000000));
+        drop_batch(in);
+        count += in->taken;
+        if (err == -ETIMEDOUT || err == KIN_ECLOSED) break;
+        if (err == 0) continue;
+        PyMem_Free(in);
+        return kinx_queue_raise(self, err, false);
+    }
+    PyMem_Free(in);
+    kinx_queue_settle(self);
+    return PyLong_FromUnsignedLongLong(count);
+}

@@ -5,6 +5,7 @@ thread, and which queues reach it.  A `Seat` is a worker as its parent sees it, 
 its way.  They are plain records; who may change them, and when, is said in _pool_engine.
 """
 
+import collections
 import os
 import queue
 import threading
@@ -58,7 +59,7 @@ class ThreadCrew(ProcessCrew):
     local = True
 
     def make_queue(self):
-        return queue.SimpleQueue()
+        return LocalQueue()
 
     def make_packing(self):
         return NoPacking()
@@ -67,6 +68,34 @@ class ThreadCrew(ProcessCrew):
         wait([bell], timeout)
         bell.hush()
         return [seat for seat in seats if seat.leaving]
+
+
+class LocalQueue(queue.SimpleQueue):
+    """A queue between threads, with what the engine needs of queues between processes."""
+
+    def put_many(self, items):
+        for item in items:
+            self.put(item)
+
+    def get_many(self, max_items=None, block=True):
+        got = []
+        try:
+            got.append(self.get(block))
+            while len(got) != max_items:
+                got.append(self.get_nowait())
+        except queue.Empty:
+            if not got:
+                raise
+        return got
+
+    def _take_back(self):
+        count = 0
+        try:
+            while True:
+                self.get_nowait()
+                count += 1
+        except queue.Empty:
+            return count
 
 
 class Bell:
@@ -169,23 +198,27 @@ class Seat:
 
     __slots__ = (
         "buried",
+        "busy_since",
         "dead",
         "excuse",
+        "giving",
+        "hungry",
         "leaving",
         "left",
         "line",
         "process",
-        "putting",
-        "ticket",
+        "tickets",
         "up",
     )
 
     def __init__(self, line, maxtasks):
         self.line = line
         self.process = None  # until it has been started
-        self.ticket = None  # what it works on
-        self.putting = None  # the ticket that is on its way into the line
-        self.left = maxtasks  # how many tasks it may still be given; None: no end of them
+        self.tickets = collections.deque()  # what it was given and has not answered, in order
+        self.giving = False  # somebody is putting tickets into its line, or taking them back
+        self.hungry = False  # it is in the engine's list of those that could do with more
+        self.busy_since = 0.0  # when it began with the first of its tickets, as far as is known
+        self.left = maxtasks  # how many more tasks it may be given; None: no end of them
         self.up = False  # it said READY
         self.excuse = None  # what its initializer raised
         self.leaving = False  # a thread that said LEFT

@@ -7,14 +7,18 @@ kwds)`, and whom to tell how many there were.  Three threads of the parent do th
     collector  hears the workers: gives a free one its next task, hands outcomes to the results
     keeper     waits for workers to end: buries them, starts others, and in the end ends them all
 
-Each worker has a `Seat`: its process, its line of queues, and the ticket of the one task that it
-has.  So the parent knows at all times which worker has which task, and a death costs exactly that
-one.  All that happens to a worker reaches the collector through one queue, the outbox: the keeper,
+Each worker has a `Seat`: its process, its line of queues, and the tickets of the tasks that it
+was given, in order.  It works on the first; the others lie in its line, a few milliseconds of work,
+so that it need not wait for the parent.  Those that it has not begun can be taken out of the line
+again: when it dies, and when another worker has nothing to do.  So the parent knows at all times
+which worker has which task, and a death costs exactly the one that was worked on.  All that happens to a worker reaches the collector through one queue, the outbox: the keeper,
 too, announces a death there, behind everything that the worker had said while it lived.
 
 Invariants:
   * a seat is in `seats` from before its worker is started until its death came through the outbox;
-  * a seat is in `idle` only while its worker lives and has no task;
+  * a seat is in `hungry` only while its worker lives and could do with more tickets;
+  * `seat.giving` is set by the one that puts into its line or takes out of it, and by nobody else
+    meanwhile; so the last tickets of the seat are those in the line;
   * a ticket is in `ready`, or on one seat, or settled; and settled once, with its outcome or with
     the reason why there will be none;
   * `lock` is held for a few lines, and never while others' code runs (iterators, pickling,
@@ -52,7 +56,11 @@ _PAUSE = 0.2
 _TRIES = 50
 # How many workers may be killed while they start, for one that fails by itself.
 _BAD_LUCK = 10
-# How many tasks for each worker are made ahead of their time.
+# How many seconds' worth of tasks a worker is given ahead, and how many at the most.  Much longer
+# than it takes to give it others; much shorter than anybody would notice.
+_WORK_AHEAD = 0.002
+_DEEPEST = 64
+# How many times that for each worker is made ahead of its time.
 _AHEAD = 4
 # How often a task goes to another worker because the last one died before touching it.
 _MAX_RETURNS = 3
@@ -84,8 +92,11 @@ class Engine:
         self._outbox = crew.make_queue()
         self._keys = itertools.count()
         self._seats = {}
-        self._idle = collections.deque()
+        self._hungry = collections.deque()
         self._ready = collections.deque()
+        self._unfed = 0  # jobs that the feeder is not through with
+        self._pace = _WORK_AHEAD  # seconds that a task takes of late
+        self._depth = 1  # how many tickets a worker may have
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
         self._hiring = threading.Lock()
@@ -160,6 +171,8 @@ class Engine:
             except Exception as exc:
                 report(exc)
             del tasks, set_length
+            with self._lock:
+                self._unfed -= 1
             if self._terminated:
                 return
         with self._lock:
@@ -174,132 +187,285 @@ class Engine:
                 return
             count = index + 1
             if func is reraise:
-                self._settle(job, index, (False, args[0]))
+                self._settle(job, [(index, (False, args[0]))])
             else:
                 self._admit(Ticket(job, index, func, args, kwds, packing))
             del func, args, kwds
         if set_length:
             set_length(count)
 
+    def submit(self, tasks, set_length):
+        """Take a job: an iterator of tasks, and whom to tell how many there were."""
+        with self._lock:
+            self._unfed += 1
+        self._taskqueue.put((tasks, set_length))
+
+    def submit_one(self, job, func, args, kwds):
+        """Take a job of one task.  go_on() is to be called next, without any lock.
+
+        If no other job is in the way, that will not change threads.
+        """
+        with self._lock:
+            is_next = not self._unfed and not self._broken and not self._is_over()
+            if is_next:
+                ticket = Ticket(job, 0, func, args, kwds, self._crew.make_packing())
+                self._ready.append(ticket)
+        if not is_next:
+            self.submit([(job, 0, func, args, kwds)], None)
+
+    def go_on(self):
+        """Something is ready."""
+        if self._hungry:
+            self._dispatch()
+        self._try_again()
+
     def _admit(self, ticket):
         """Make the ticket ready, when not too many others are."""
-        with self._room:
-            if len(self._ready) >= _AHEAD * self.size:
+        self._ready.append(ticket)
+        self.go_on()
+        if len(self._ready) > _AHEAD * self.size * self._depth:
+            with self._room:
                 self._room.wait_for(self._wants_tickets)
-            if not self._broken:
-                self._ready.append(ticket)
-            if self._failed_starts > self._patience() and not self._seats:
-                # Bad luck with what was there before; what comes now gets a try of its own.
-                self._failed_starts = 0
-                self._bell.ring()
+            self._try_again()
+
+    def _try_again(self):
+        """Bad luck with what was there before: what comes now gets a try of its own."""
         if self._broken:
             self._fail_jobs(self._broken)
-        self._dispatch()
+        elif self._failed_starts > self._patience() and not self._seats:
+            self._failed_starts = 0
+            self._bell.ring()
 
     def _wants_tickets(self):
         # Not one by one: each time costs a change of threads.
-        return len(self._ready) <= self.size or self._broken or self._terminated
+        few = len(self._ready) <= self.size * self._depth
+        return few or self._broken or self._terminated
 
     def _dispatch(self):
         """Give tasks to workers, as long as there are both."""
         while True:
             with self._lock:
-                if not self._ready or not self._idle or self._is_over():
+                if self._is_over() or not self._hungry:
                     return
-                seat = self._idle.popleft()
-                seat.ticket = seat.putting = ticket = self._ready.popleft()
+                victim = None if self._ready else self._rich_seat_for_an_idle_one()
+                if victim is None and not self._ready:
+                    return
+                if victim is None:
+                    seat = self._hungry.popleft()
+                    seat.hungry = False
+                    tickets = self._portion_for(seat)
                 if self._wants_tickets():
                     self._room.notify()
-            self._give(seat, ticket)
-            seat = ticket = None
+            if victim is None:
+                self._give(seat, tickets)
+            elif not self._take_back(victim):
+                return  # it was quicker
+            seat = tickets = victim = None
 
-    def _give(self, seat, ticket):
-        refusal = None
-        try:
-            seat.line.tasks.put(ticket.task())
-        except BaseException as exc:
-            refusal = _explained(exc, ticket)
+    def _portion_for(self, seat):
+        """The tickets that the seat is given now: no more than its share of what there is."""
+        ready = self._ready
+        share = -(-len(ready) // (len(self._hungry) + 1))
+        count = min(share, self._depth - len(seat.tickets))
+        if seat.left is not None:
+            count = min(count, seat.left)
+            seat.left -= max(count, 0)
+        tickets = [ready.popleft() for _ in range(count)]
+        if tickets:
+            if not seat.tickets:
+                seat.busy_since = time.perf_counter()
+            seat.tickets.extend(tickets)
+            seat.giving = True
+        return tickets
+
+    def _give(self, seat, tickets):
+        """Put the tickets into the line.  One that cannot be put fails alone, and ^C is raised."""
+        rest, interrupt = tickets, None
+        if len(tickets) > 1:
+            try:
+                self._put(seat, tickets)
+                rest = ()
+            except BaseException as exc:
+                rest = tickets[getattr(exc, "put", 0) :]
+        for ticket in rest:
+            try:
+                self._put(seat, [ticket])
+            except BaseException as exc:
+                self._refuse(seat, ticket, exc)
+                interrupt = exc if isinstance(exc, KeyboardInterrupt) else interrupt
+        self._be_done_with(seat)
+        if interrupt is not None and threading.current_thread() not in self.threads():
+            raise interrupt
+
+    def _put(self, seat, tickets):
+        if len(tickets) == 1:
+            seat.line.tasks.put(tickets[0].task())
+        else:
+            seat.line.tasks.put_many([ticket.task() for ticket in tickets])
+
+    def _refuse(self, seat, ticket, exc):
+        """This ticket cannot be put, because of `exc`; those before it have been."""
         with self._lock:
-            if seat.putting is not ticket:
-                return  # the worker was quicker: its outcome has been heard
-            seat.putting = None
-            if refusal is not None:
-                seat.ticket = None
-                if not seat.dead:
-                    self._idle.appendleft(seat)
-        if refusal is not None:
-            self._settle(ticket.job, ticket.index, (False, refusal))
+            seat.tickets.remove(ticket)
+            if seat.left is not None:
+                seat.left += 1
+        self._settle(ticket.job, [(ticket.index, (False, _explained(exc, ticket)))])
+
+    def _take_back(self, seat):
+        """A worker has nothing to do, this one more than one: what it has not begun is for all.
+
+        Returns how much that was.
+        """
+        count = seat.line.tasks._take_back()
+        with self._lock:
+            self._return_last(seat, count)
+        self._be_done_with(seat)
+        return count
+
+    def _return_last(self, seat, count):
+        count = min(count, len(seat.tickets))
+        for _ in range(count):
+            self._ready.appendleft(seat.tickets.pop())
+        if seat.left is not None:
+            seat.left += count
+
+    def _rich_seat_for_an_idle_one(self):
+        """If a worker has nothing to do: the seat with most tasks that it has not begun, or None."""
+        if all(seat.tickets for seat in self._hungry):
+            return None
+        rich = [seat for seat in self._seats.values() if len(seat.tickets) > 1 and not seat.giving]
+        seat = max(rich, key=lambda seat: len(seat.tickets), default=None)
+        if seat is not None:
+            seat.giving = True
+            if seat.hungry:
+                seat.hungry = False
+                self._hungry.remove(seat)
+        return seat
+
+    def _be_done_with(self, seat):
+        """Its line has been put to."""
+        with self._lock:
+            seat.giving = False
+            self._make_hungry(seat)
         if seat.dead:
             self._bereave(seat)
+
+    def _make_hungry(self, seat):
+        has_enough = 2 * len(seat.tickets) > self._depth
+        if not (has_enough or seat.hungry or seat.giving or seat.dead or seat.left == 0):
+            seat.hungry = True
+            self._hungry.append(seat)
 
     # The collector.
 
     def _collect(self):
-        while True:
-            key, news, detail = self._outbox.get()
-            if news == News.STOP:
-                break
-            if not self._terminated:
-                self._hear(self._seats[key], news, detail)
+        while self._hear_all(self._outbox.get_many()):
+            pass
         # The pool may be kept for long; the lines to its workers need not.
-        for collection in (self._seats, self._idle, self._ready):
+        for collection in (self._seats, self._hungry, self._ready):
             collection.clear()
 
-    def _hear(self, seat, news, detail):
-        if news in (News.DONE, News.FAILED):
-            self._conclude(seat, self._open(seat, news, detail))
+    def _hear_all(self, messages):
+        """False: there will be no more."""
+        done = collections.Counter()
+        for said in messages:
+            if type(said) is int:
+                done[said] += 1
+                continue
+            self._hear_done(done)  # what a worker said before this
+            if said[1] == News.STOP:
+                return False
+            self._hear(*said)
+        self._hear_done(done)
+        return True
+
+    def _hear_done(self, done):
+        """So many tasks of each worker are done."""
+        if not self._terminated:
+            for key, count in done.items():
+                seat = self._seats[key]
+                self._conclude(seat, self._open_many(seat, count))
+        done.clear()
+
+    def _open_many(self, seat, count):
+        outcomes = []
+        while len(outcomes) < count:
+            try:
+                values = seat.line.values.get_many(count - len(outcomes), False)
+            except BaseException as exc:
+                outcomes.append((False, _stand_in(exc, None)))
+            else:
+                outcomes += [(True, value) for value in values]
+        return outcomes
+
+    def _hear(self, key, news, text):
+        if self._terminated:
+            return
+        seat = self._seats[key]
+        if news == News.FAILED:
+            self._conclude(seat, [(False, self._open(seat, text))])
         elif news == News.READY:
             self._welcome(seat)
         elif news == News.UNFIT:
-            seat.excuse = self._open(seat, news, detail)[1]
+            seat.excuse = self._open(seat, text)
         elif news == News.LEFT:
             seat.leaving = True
             self._bell.ring()
         elif news == News.DIED:
             self._mourn(seat)
 
-    def _open(self, seat, news, text):
-        """The outcome that `news` announced; one that does not unpickle has a stand-in."""
+    def _open(self, seat, text):
+        """The exception that was announced; one that does not unpickle has a stand-in."""
         try:
-            return news == News.DONE, seat.line.values.get()
+            return seat.line.values.get()
         except BaseException as exc:
-            return False, _stand_in(exc, text)
+            return _stand_in(exc, text)
 
     def _welcome(self, seat):
         with self._lock:
             seat.up = True
             had_failures, self._failed_starts = self._failed_starts, 0
-            self._idle.append(seat)
+            self._make_hungry(seat)
         if had_failures:
             self._bell.ring()  # the keeper may have given up
         self._dispatch()
 
-    def _conclude(self, seat, outcome):
-        """The worker is through with its task: give it another, then hand out what came of this."""
+    def _conclude(self, seat, outcomes):
+        """The worker is through with tasks: give it others, then hand out what came of these."""
         with self._lock:
-            ticket, seat.ticket, seat.putting = seat.ticket, None, None
-            if ticket is not None:
-                self._count_task(seat)
-        if ticket is None:
+            tickets = [seat.tickets.popleft() for _ in range(min(len(outcomes), len(seat.tickets)))]
+            self._note_pace(seat, len(tickets))
+            self._make_hungry(seat)
+        self._dispatch()
+        job, batch = None, []
+        for ticket, outcome in zip(tickets, outcomes):
+            if ticket.job != job:
+                if batch:
+                    self._settle(job, batch)
+                job, batch = ticket.job, []
+            batch.append((ticket.index, outcome))
+        if batch:
+            self._settle(job, batch)
+        if len(tickets) < len(outcomes):
             # It answers what it was not asked: its end of the line is torn, so it cannot stay.
             seat.process.terminate()
-            return
-        self._dispatch()
-        self._settle(ticket.job, ticket.index, outcome)
         self._stop_if_done()
 
-    def _count_task(self, seat):
-        if seat.left is not None:
-            seat.left -= 1
-        if seat.left != 0:
-            self._idle.append(seat)
+    def _note_pace(self, seat, count):
+        """Of quick tasks a worker is given several ahead, some milliseconds of work."""
+        if not count:
+            return
+        now = time.perf_counter()
+        self._pace += (max(0.0, now - seat.busy_since) / count - self._pace) / 4
+        seat.busy_since = now
+        self._depth = max(1, min(_DEEPEST, int(_WORK_AHEAD / (self._pace + 1e-9))))
 
-    def _settle(self, job, index, outcome):
+    def _settle(self, job, outcomes):
         result = self._jobs.get(job)
         if result is None:
             return
         try:
-            result._set(index, outcome)
+            result._set_many(outcomes)
         except BaseException as exc:
             report(exc)
 
@@ -308,11 +474,11 @@ class Engine:
         with self._lock:
             seat.dead = True
             del self._seats[seat.line.key]
-            if seat in self._idle:
-                self._idle.remove(seat)
+            if seat.hungry:
+                self._hungry.remove(seat)
             if seat.up:
                 self._failed_starts = 0
-            to_come = seat.putting is not None
+            to_come = seat.giving
         if not seat.up:
             died = _obituary(seat, "while it was being started")
             self._count_failed_start(seat.excuse or died, by_itself=not died.signal)
@@ -321,19 +487,21 @@ class Engine:
         self._bell.ring()
 
     def _bereave(self, seat):
-        """See to the task of a dead worker: it goes to another if this one never touched it."""
+        """See to the tasks of a dead worker: those that it never touched go to others."""
+        untouched = seat.line.tasks._take_back()
         with self._lock:
-            ticket, seat.ticket = seat.ticket, None
-        if ticket is None:
-            return
-        if ticket.returns < _MAX_RETURNS and not seat.line.tasks.empty():
-            ticket.returns += 1
-            with self._lock:
-                self._ready.appendleft(ticket)
-            self._dispatch()
-            return
-        died = _obituary(seat, f"while it worked on {ticket}")
-        self._settle(ticket.job, ticket.index, (False, died))
+            tickets, seat.tickets = seat.tickets, collections.deque()
+            back = [tickets.pop() for _ in range(min(untouched, len(tickets)))]
+            if back and not tickets:
+                # Nobody's fault, or that of the first: it may not go on so for ever.
+                back[-1].returns += 1
+                if back[-1].returns > _MAX_RETURNS:
+                    tickets.append(back.pop())
+            self._ready.extendleft(back)
+        self._dispatch()
+        for ticket in tickets:
+            died = _obituary(seat, f"while it worked on {ticket}")
+            self._settle(ticket.job, [(ticket.index, (False, died))])
         self._stop_if_done()
 
     def _stop_if_done(self):

@@ -6,6 +6,7 @@ the pool's table of unfinished jobs (`pool._cache`).  The engine knows results b
 and tells them
 
     _set(i, (success, value))   task i of the job has an outcome
+    _set_many([(i, outcome)])   several have
     _set_length(n)              the job turned out to have n tasks
     _fail(exc, tell=True)       there will be no further outcome; `tell`: call the error callback
 
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 job_counter = itertools.count()
+_making = threading.Lock()  # of the event of a result
 
 
 def report(exc):
@@ -47,7 +49,8 @@ class ApplyResult:
 
     def __init__(self, pool, callback, error_callback):
         self._pool = pool
-        self._event = threading.Event()
+        self._is_ready = False
+        self._awaited = None  # an event, if somebody waits
         self._job = next(job_counter)
         self._cache = pool._cache
         self._callback = callback
@@ -56,7 +59,7 @@ class ApplyResult:
 
     def ready(self):
         """Whether the call has ended, well or badly."""
-        return self._event.is_set()
+        return self._is_ready
 
     def successful(self):
         """Whether the call ended without an exception.  ValueError if it has not ended."""
@@ -66,7 +69,23 @@ class ApplyResult:
 
     def wait(self, timeout=None):
         """Wait until the result is there, or for `timeout` seconds."""
-        self._event.wait(timeout)
+        if not self._is_ready:
+            self._event.wait(timeout)
+
+    @property
+    def _event(self):
+        """Set when the result is there.  Made when it is asked for: most are not waited for."""
+        with _making:
+            if self._awaited is None:
+                self._awaited = threading.Event()
+        if self._is_ready:  # looked at after the event was there for `_finish` to see
+            self._awaited.set()
+        return self._awaited
+
+    def _note_ready(self):
+        self._is_ready = True
+        if self._awaited is not None:
+            self._awaited.set()
 
     def get(self, timeout=None):
         """The value, once it is there; what the call raised is raised here.
@@ -87,6 +106,10 @@ class ApplyResult:
         success, value = outcome
         self._finish(success, value)
 
+    def _set_many(self, outcomes):
+        for i, outcome in outcomes:
+            self._set(i, outcome)
+
     def _set_length(self, length):
         """One task it is: nothing to learn."""
 
@@ -105,7 +128,7 @@ class ApplyResult:
         except BaseException as exc:
             report(exc)
         finally:
-            self._event.set()
+            self._note_ready()
             self._pool = self._callback = self._error_callback = None
 
     __class_getitem__ = classmethod(types.GenericAlias)
@@ -131,16 +154,21 @@ class MapResult(ApplyResult):
         if not self._number_left:
             # An empty map is done before it begins, and calls nobody back.
             del self._cache[self._job]
-            self._event.set()
+            self._note_ready()
 
     def _set(self, i, outcome):
-        success, value = outcome
+        self._set_many([(i, outcome)])
+
+    def _set_many(self, outcomes):
+        size = self._chunksize
         with self._lock:
-            if success:
-                self._slots[i * self._chunksize : (i + 1) * self._chunksize] = value
-            elif self._failure is None:
-                self._failure = value
-            self._number_left -= 1
+            slots = self._slots
+            for i, (success, value) in outcomes:
+                if success:
+                    slots[i * size : (i + 1) * size] = value
+                elif self._failure is None:
+                    self._failure = value
+            self._number_left -= len(outcomes)
         self._finish_if_complete()
 
     def _set_length(self, length):
@@ -185,12 +213,10 @@ class IMapIterator:
 
         TimeoutError if it is not there after `timeout` seconds, StopIteration after the last one.
         """
-        with self._cond:
-            if not self._cond.wait_for(self._has_news, timeout):
-                raise TimeoutError
-            if not self._items:
-                raise StopIteration
-            success, value = self._items.popleft()
+        try:
+            success, value = self._items.popleft()  # one step, without the lock
+        except IndexError:
+            success, value = self._next_to_come(timeout)
         if success:
             return value
         try:
@@ -200,6 +226,16 @@ class IMapIterator:
 
     __next__ = next
 
+    def _next_to_come(self, timeout):
+        with self._cond:
+            while self._cond.wait_for(self._has_news, timeout):
+                try:
+                    return self._items.popleft()
+                except IndexError:  # another thread was quicker, without the lock
+                    if self._is_complete():
+                        raise StopIteration from None
+            raise TimeoutError
+
     def _has_news(self):
         return self._items or self._is_complete()
 
@@ -207,17 +243,24 @@ class IMapIterator:
         return self._index == self._length
 
     def _set(self, i, outcome):
+        self._set_many([(i, outcome)])
+
+    def _set_many(self, outcomes):
         with self._cond:
-            self._unsorted[i] = outcome
-            while self._index in self._unsorted:
-                self._append(self._unsorted.pop(self._index))
+            for i, outcome in outcomes:
+                if i == self._index:
+                    self._append(outcome)
+                else:
+                    self._unsorted[i] = outcome
+                while self._index in self._unsorted:
+                    self._append(self._unsorted.pop(self._index))
+            self._cond.notify_all()
 
     def _append(self, outcome):
         if self._is_complete():
             return
         self._items.append(outcome)
         self._index += 1
-        self._cond.notify()
         self._retire_if_complete()
 
     def _set_length(self, length):
@@ -232,6 +275,7 @@ class IMapIterator:
             if not self._is_complete():
                 self._length = self._index + 1
                 self._append((False, exc))
+                self._cond.notify_all()
 
     def _retire_if_complete(self):
         if not self._is_complete():
@@ -244,6 +288,8 @@ class IMapIterator:
 class IMapUnorderedIterator(IMapIterator):
     """The results of `Pool.imap_unordered`, in the order in which they come."""
 
-    def _set(self, i, outcome):
+    def _set_many(self, outcomes):
         with self._cond:
-            self._append(outcome)
+            for _, outcome in outcomes:
+                self._append(outcome)
+            self._cond.notify_all()

@@ -1,15 +1,16 @@
 """The worker's side of a Pool: its line to the parent, its loop, and the exceptions that cross it.
 
-A worker has a `Line` of three queues.  The parent puts tasks, one at a time, into `tasks`, which
-this worker alone reads.  What came of a task goes into `values`, which this worker alone writes,
-and is then announced in `outbox`, which all workers of the pool share:
+A worker has a `Line` of three queues.  The parent puts tasks, a few ahead of what is worked on, into
+`tasks`, which this worker alone reads, one at a time.  What came of a task goes into `values`, which
+this worker alone writes, and is then announced in `outbox`, which all workers of the pool share:
 
-    (key, news, text)           key: which worker; news: one of News; text: a traceback, or None
+    key                         the worker's next task is done, and has a value
+    (key, news, text)           anything else; news: one of News; text: a traceback, or None
 
 The announcement is the envelope: numbers and text, nothing in it can fail to unpickle.  The value,
 which can, is taken out of `values` only when its envelope has said whose it is, so that a bad one
 costs one task.  A worker works one task after the other, so an announcement needs no task number:
-it is about the task that the worker has.
+it is about the first of the tasks that the worker has.
 
 A worker that cannot keep this order (value, then envelope) does not go on: it dies, and the kernel
 tells the parent so.
@@ -52,7 +53,6 @@ class News:
     """What an announcement says."""
 
     READY = 0  # the worker can take a task
-    DONE = 1  # its task has a value
     FAILED = 2  # its task has raised an exception
     UNFIT = 3  # its initializer has raised an exception
     LEFT = 4  # it ends (said by threads only)
@@ -163,7 +163,7 @@ class Line:
             util.debug("result of a task could not be sent: %r", exc)
             self.send_exception(News.FAILED, MaybeEncodingError(exc, value))
         else:
-            self.announce(News.DONE)
+            self.outbox.put(self.key)
 
     def send_exception(self, news, exc, wrap=False):
         """Announce `exc` under `news`; with `wrap` it arrives caused by its traceback here."""
@@ -217,9 +217,21 @@ def _initialize(line, initializer, initargs, wrap_exception):
         raise
 
 
+_last_function = b"", None  # the last one that came as a pickle
+
+
+def _function(data):
+    global _last_function
+    known, function = _last_function
+    if data != known:
+        function = pickle.loads(data)
+        _last_function = data, function
+    return function
+
+
 def _work(how, func, args, kwds):
     if type(func) is bytes:
-        func = pickle.loads(func)
+        func = _function(func)
     if how == How.CALL:
         return func(*args, **kwds)
     return list(map(func, args) if how == How.MAP else itertools.starmap(func, args))

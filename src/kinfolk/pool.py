@@ -129,10 +129,13 @@ class Pool:
         exception, in a thread of the pool: other results wait until they have returned.
         """
 
-        def make_result():
-            return ApplyResult(self, callback, error_callback)
-
-        return self._submit(make_result, lambda result: [(result._job, 0, func, args, kwds)])
+        with self._gate:
+            self._check_running()
+            result = ApplyResult(self, callback, error_callback)
+            self._engine.submit_one(result._job, func, args, kwds)
+        self._engine.go_on()
+        self._fail_if_terminated(result)
+        return result
 
     def map(self, func, iterable, chunksize=None):
         """The list of `func(x)` for each x of `iterable`; the first exception, if any, is raised.
@@ -210,11 +213,14 @@ class Pool:
         with self._gate:
             self._check_running()
             result = make_result()
-            self._taskqueue.put((make_tasks(result), result._set_length))
+            self._engine.submit(make_tasks(result), result._set_length)
+        self._fail_if_terminated(result)
+        return result
+
+    def _fail_if_terminated(self, result):
         if self._state == TERMINATE:
             # Too late, perhaps, for terminate() to have seen it.
             result._fail(pool_was_terminated(), tell=False)
-        return result
 
     def _map_async(
         self, func, iterable, mapper, chunksize=None, callback=None, error_callback=None
