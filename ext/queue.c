@@ -246,7 +246,8 @@ static PyMethodDef methods[] = {
      "the queue; the exception's attribute `put` says how many."},
     {"_take_back", (PyCFunction)kinx_queue_take_back, METH_NOARGS,
      "_take_back($self, /)\n--\n\n"
-     "Take all messages out, without loading them, and return how many there were."},
+     "Take all messages out in one step (128 at the most), without loading them, and return how\n"
+     "many there were."},
     {"get_many", FAST(kinx_queue_get_many),
      "get_many($self, /, max_items=None, block=True, timeout=None)\n--\n\n"
      "Take what is there, `max_items` at most, in a list; waiting for the first one only.\n\n"

@@ -33,7 +33,8 @@ PyObject *kinx_queue_put_many(kinx_shared *self, PyObject *const *args, Py_ssize
 PyObject *kinx_queue_get_many(kinx_shared *self, PyObject *const *args, Py_ssize_t nargs,
                               PyObject *kwnames);
 
-/* For a pool, of a queue with one reader: take all that is there, newest last, and drop it.  Returns how many. */
+/* For a pool: take all that is there out in one step, and drop it.  Returns how many; the queue may
+ * have 128 at the most, or the rest stays. */
 PyObject *kinx_queue_take_back(kinx_shared *self, PyObject *unused);
 /* What get_many() took and could not hand over: it comes first in this process's next get. */
 Py_ssize_t kinx_queue_owes_slow(kinx_shared *self);

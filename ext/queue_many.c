@@ -326,28 +326,38 @@ PyObject *kinx_queue_get_many(kinx_shared *self, PyObject *const *args, Py_ssize
 
 /* -- Taking back ----------------------------------------------------------------------------- */
 
-/* What a batch has may be anybody's objects: none is loaded. */
-static void drop_batch(incoming *in) {
-    for (size_t i = 0; i < in->taken; i++)
-        if (in->records[i].blob.family) kin_blob_free(&in->records[i].blob);
+/* All that there is goes in one step, so that what a reader takes meanwhile lies before it: room for
+ * as many records as can be, of any size. */
+typedef struct taken_back {
+    size_t count;
+    kin_record records[BATCH];
+    uint8_t bytes[BATCH * KIN_RECORD_MAX];
+} taken_back;
+
+/* What they are may be anybody's objects: none is loaded. */
+static void drop(taken_back *back) {
+    for (size_t i = 0; i < back->count; i++)
+        if (back->records[i].blob.family) kin_blob_free(&back->records[i].blob);
 }
 
 PyObject *kinx_queue_take_back(kinx_shared *self, PyObject *unused) {
     KINX_QUEUE_CHECK(self);
-    incoming *in = PyMem_Malloc(sizeof *in);
-    if (!in) return PyErr_NoMemory();
-    unsigned long long count = 0;
-    while (kin_queue_len(&self->queue) > 0) {
-        /* who is at this side of the queue is there for a moment, or dead */
-        kin_err err = take_batch(self, in, BATCH, kin_deadline_after(10000000));
-        drop_batch(in);
-        count += in->taken;
-        if (err == -ETIMEDOUT || err == KIN_ECLOSED) break;
-        if (err == 0) continue;
-        PyMem_Free(in);
-        return kinx_queue_raise(self, err, false);
+    taken_back *back = PyMem_Malloc(sizeof *back);
+    if (!back) return PyErr_NoMemory();
+    kin_err err = 0;
+    /* who is at this side of the queue is there for a moment, or dead */
+    kin_deadline deadline = kin_deadline_after(100000000);
+    back->count = 0;
+    if (kin_queue_len(&self->queue) > 0) {
+        KINX_WAIT(err, deadline,
+                  kin_queue_pop_many(&self->queue, back->bytes, sizeof back->bytes, back->records,
+                                     BATCH, 0, &back->count, until));
     }
-    PyMem_Free(in);
+    drop(back);
+    size_t count = back->count;
+    PyMem_Free(back);
     kinx_queue_settle(self);
-    return PyLong_FromUnsignedLongLong(count);
+    if (err < 0 && err != -ETIMEDOUT && err != KIN_ECLOSED)
+        return kinx_queue_raise(self, err, false);
+    return PyLong_FromSize_t(count);
 }

@@ -257,7 +257,8 @@ class Engine:
                 if self._wants_tickets():
                     self._room.notify()
             if victim is None:
-                self._give(seat, tickets)
+                if tickets:  # else it has enough, as things are now
+                    self._give(seat, tickets)
             elif not self._take_back(victim):
                 return  # it was quicker
             seat = tickets = victim = None
@@ -347,7 +348,8 @@ class Engine:
         with self._lock:
             seat.giving = False
             self._make_hungry(seat)
-        if seat.dead:
+            is_bereft = seat.dead
+        if is_bereft:
             self._bereave(seat)
 
     def _make_hungry(self, seat):
