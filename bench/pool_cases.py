@@ -76,9 +76,7 @@ def pool_map_1mb_arrays(mp):
 
     arrays = [numpy.ones(1 << 17) for _ in range(20)]
     with pool_of(mp) as pool:
-        return per_second(
-            200, lambda count: pool.map(nothing, (arrays * 10)[:count], chunksize=1)
-        )
+        return per_second(200, lambda count: pool.map(nothing, (arrays * 10)[:count], chunksize=1))
 
 
 @case("ms")

@@ -7,12 +7,13 @@ kwds)`, and whom to tell how many there were.  Three threads of the parent do th
     collector  hears the workers: gives a free one its next task, hands outcomes to the results
     keeper     waits for workers to end: buries them, starts others, and in the end ends them all
 
-Each worker has a `Seat`: its process, its line of queues, and the tickets of the tasks that it
-was given, in order.  It works on the first; the others lie in its line, a few milliseconds of work,
-so that it need not wait for the parent.  Those that it has not begun can be taken out of the line
-again: when it dies, and when another worker has nothing to do.  So the parent knows at all times
-which worker has which task, and a death costs exactly the one that was worked on.  All that happens to a worker reaches the collector through one queue, the outbox: the keeper,
-too, announces a death there, behind everything that the worker had said while it lived.
+Each worker has a `Seat`: its process, its line of queues, and the tickets of the tasks that it was
+given, in order. It works on the first; the others lie in its line, a few milliseconds of work, so
+that it need not wait for the parent. Those that it has not begun can be taken out of the line
+again: when it dies, and when another worker has nothing to do. So the parent knows at all times
+which worker has which task, and a death costs exactly the one that was worked on. All that happens
+to a worker reaches the collector through one queue, the outbox: the keeper, too, announces a death
+there, behind everything that the worker had said while it lived.
 
 Invariants:
   * a seat is in `seats` from before its worker is started until its death came through the outbox;
