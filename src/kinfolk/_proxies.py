@@ -7,6 +7,9 @@ line is hung up, for what comes next on it would be the answer to somebody
 else's question.  A thread that calls while it is in a call, from a signal
 handler or a finalizer, does so by a connection of its own.
 
+A proxy for an object in the arena has a handle on it, calls it here and knows no server
+(_arena_proxies); all that follows is about the others.
+
 A proxy counts as one reference to its object, from the moment it exists to the
 moment it is collected, in each process that has it: unpickling one, and being
 forked with one, counts.  The server counts one when it makes an object, and the
@@ -15,8 +18,9 @@ proxy that is made from the answer takes that one over (`Token.granted`).
 A proxy is pickled as its token.  The server's key goes along only while a child
 is being started; at other times, if it is not the key that all of the family
 have, the name of a piece of the arena that holds it goes along, which is of use
-to nobody outside.  Unpickled in its own server, a proxy counts there
-(Server.hold_for) and not by messages.
+to nobody outside.  What is pickled into a message or an object of the arena holds a lease, too:
+as long as it lies there, the object is kept (Server.lend).  Unpickled in its own server, a
+proxy counts there (Server.hold_for) and not by messages.
 """
 
 import pickle
@@ -25,6 +29,7 @@ from typing import NamedTuple
 
 from . import _kin, process, util
 from . import _manager_wire as wire
+from ._arena_proxies import is_named, open_named
 from .context import get_spawning_popen
 
 __all__ = ["BaseProxy", "RebuildProxy", "MakeProxyType", "AutoProxy", "State"]
@@ -105,6 +110,13 @@ class _Line(util.ForkAwareLocal):
             return peer.once(function, args, kwds)
         return wire.value_of(self.ask(peer, (None, function, args, kwds or {})))
 
+    def offers(self, peer, extension):
+        """Whether the server can do more than the standard library's."""
+        self._hang_up_if_stale()
+        if not self.is_open():
+            self.connection, self.extensions = peer.connect()
+        return extension in self.extensions
+
     def is_open(self):
         """Whether there is a connection, be it to a server that is dead by now."""
         return hasattr(self, "connection")
@@ -156,6 +168,11 @@ class BaseProxy:
     that lives in the server of its own object.
     """
 
+    # What it has in the arena, and what _callmethod() needs of that at hand.
+    _backing = _calls = _target = _ended = None
+    # What the server was told of, to keep the object while messages hold it.
+    _lease = None
+
     # address: what line_to() returns
     _address_to_local = {}
     _mutex = util.ForkAwareThreadLock()
@@ -178,9 +195,18 @@ class BaseProxy:
         self._Client = wire.listener_client[serializer][1]
         self._owned_by_manager = manager_owned
         self._authkey = _key_for(manager, authkey)
-        if incref:
+        if is_named(token.id):
+            self._open()
+        if incref and self._backing is None:
             self._incref()
         util.register_after_fork(self, BaseProxy._after_fork)
+
+    def _open(self):
+        self._backing = backing = open_named(self._id)
+        if backing is not None:
+            self._calls = backing.type.calls
+            self._target = backing.target
+            self._ended = backing.life.ended
 
     @property
     def _peer(self):
@@ -190,10 +216,24 @@ class BaseProxy:
         """Call a method of the object, and return a copy of the result or a proxy for it.
 
         Raises what the method raised, RemoteError if the request itself went
-        wrong, EOFError or OSError at once if the server is dead.
+        wrong, EOFError or OSError at once if the server is dead or was shut down.
         """
+        if self._calls is not None:
+            if self._ended[0]:
+                self._backing.life.check()
+            try:
+                function = self._calls[methodname]
+            except KeyError:
+                raise self._not_exposed(methodname) from None
+            return function(self._target, *args, **kwds)
         request = self._id, methodname, args, kwds
         return wire.value_of(self._tls.ask(self._peer, request), self._result_proxy)
+
+    def _not_exposed(self, methodname):
+        exposed = self._backing.type.exposed
+        return wire.RemoteError(
+            f"AttributeError: method {methodname!r} of {self._target!r} is not in {exposed=!r}\n"
+        )
 
     def _result_proxy(self, exposed, token):
         token.address = self._token.address
@@ -252,13 +292,42 @@ class BaseProxy:
 
     def _after_fork(self):
         self._manager = None
+        if self._backing is not None:
+            return
         try:
             self._incref()
         except Exception as error:
             # Its manager may have been shut down.
             util.info("incref failed: %s", error)
 
+    def _lend(self):
+        """A piece of the arena: our object stays as long as anybody holds it.
+
+        None if it is not needed (the server is being told of us, or a child that has us by other
+        ways) or not to be had: the server is not of our family, or is dead.
+        """
+        if self._tls.busy or get_spawning_popen() is not None:
+            return None
+        lease = _kin.Memory(1)
+        try:
+            if self._owned_by_manager:
+                process.current_process()._manager_server.lend(None, self._id, lease.ref)
+            elif self._tls.offers(self._peer, wire.LEASES):
+                self._tls.call_server(self._peer, "lend", (self._id, lease.ref))
+            else:
+                return None
+        except Exception as error:
+            util.debug("no lease: %s", error)
+            return None
+        return lease
+
     def __reduce__(self):
+        if self._backing is not None:
+            self._backing.mention()
+        else:
+            self._lease = self._lease or self._lend()
+            if self._lease is not None:
+                self._lease.__reduce__()
         kwds = {}
         if get_spawning_popen() is not None:
             kwds["authkey"] = self._authkey
@@ -321,7 +390,7 @@ def RebuildProxy(func, token, serializer, kwds):
     # when it is done, by _after_fork().
     kwds["incref"] = kwds.get("incref", True) and not getattr(current, "_inheriting", False)
     server = getattr(current, "_manager_server", None)
-    if server is None or server.address != token.address:
+    if server is None or server.address != token.address or is_named(token.id):
         return func(token, serializer, **kwds)
     util.debug("Rebuild a proxy owned by manager, token=%r", token)
     return server.hold_for(token.id, lambda: func(token, serializer, manager_owned=True, **kwds))
