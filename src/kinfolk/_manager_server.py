@@ -247,14 +247,16 @@ class Server:
             if not self._send(conn, request, reply, "#UNSERIALIZABLE"):
                 return
             del request
-            self._settle()
+            if self._gone_proxies:
+                self._settle()
 
     # -- Calls ------------------------------------------------------------------
 
     def _answer(self, conn, ident, name, args, kwds):
         if ident is None:
             return self._own_function(conn, name, args, kwds)
-        self._end_leases()
+        if self._only_lent:
+            self._end_leases()
         try:
             obj, exposed, typeids = self._entry(ident)
             function = self._exposed_method(obj, exposed, name)

@@ -72,21 +72,24 @@ class _Line(util.ForkAwareLocal):
 
     def ask(self, peer, request):
         """Send a request, wait for the reply and return it."""
-        if self.busy:
+        ours = self.__dict__  # this thread's, looked up once
+        if "busy" in ours:
             return self._ask_aside(peer, request)
-        self.busy = True
-        done = False
+        ours["busy"] = True
         try:
-            if not self.is_open():
-                self.connection, self.extensions = peer.connect()
-            self.connection.send(request)
-            reply = self.connection.recv()
-            done = True
+            connection = ours.get("connection") or self._connect(peer)
+            connection.send(request)
+            reply = connection.recv()
+            del ours["busy"]
             return reply
-        finally:
-            self.busy = False
-            if not done:
-                self.hang_up()
+        except BaseException:
+            ours.pop("busy", None)
+            self.hang_up()
+            raise
+
+    def _connect(self, peer):
+        self.connection, self.extensions = peer.connect()
+        return self.connection
 
     def _ask_aside(self, peer, request):
         conn, _extensions = peer.connect()
@@ -105,7 +108,7 @@ class _Line(util.ForkAwareLocal):
             return peer.once(function, args, kwds)
         self._hang_up_if_stale()
         if opening and not self.is_open():
-            self.connection, self.extensions = peer.connect()
+            self._connect(peer)
         if not self.is_open() or wire.OWN_FUNCTIONS not in self.extensions:
             return peer.once(function, args, kwds)
         return wire.value_of(self.ask(peer, (None, function, args, kwds or {})))
@@ -114,7 +117,7 @@ class _Line(util.ForkAwareLocal):
         """Whether the server can do more than the standard library's."""
         self._hang_up_if_stale()
         if not self.is_open():
-            self.connection, self.extensions = peer.connect()
+            self._connect(peer)
         return extension in self.extensions
 
     def is_open(self):
@@ -195,6 +198,7 @@ class BaseProxy:
         self._Client = wire.listener_client[serializer][1]
         self._owned_by_manager = manager_owned
         self._authkey = _key_for(manager, authkey)
+        self._peer = Peer(self._Client, token.address, self._authkey)
         if is_named(token.id):
             self._open()
         if incref and self._backing is None:
@@ -207,10 +211,6 @@ class BaseProxy:
             self._calls = backing.type.calls
             self._target = backing.target
             self._ended = backing.life.ended
-
-    @property
-    def _peer(self):
-        return Peer(self._Client, self._token.address, self._authkey)
 
     def _callmethod(self, methodname, args=(), kwds={}):  # noqa: B006 (read only)
         """Call a method of the object, and return a copy of the result or a proxy for it.
@@ -226,8 +226,14 @@ class BaseProxy:
             except KeyError:
                 raise self._not_exposed(methodname) from None
             return function(self._target, *args, **kwds)
-        request = self._id, methodname, args, kwds
-        return wire.value_of(self._tls.ask(self._peer, request), self._result_proxy)
+        reply = self._tls.ask(self._peer, (self._id, methodname, args, kwds))
+        if reply[0] == "#RETURN":
+            return reply[1]
+        try:
+            return wire.value_of(reply, self._result_proxy)
+        finally:
+            # Else an error would hold this frame, and this frame the error.
+            del reply
 
     def _not_exposed(self, methodname):
         exposed = self._backing.type.exposed
