@@ -42,6 +42,7 @@ from traceback import format_exc
 
 from . import _kin, connection, process, shared_memory, util
 from ._arena_proxies import is_named, open_named
+from ._manager_gate import Gate
 from ._manager_wire import EXTENSIONS, Token, listener_client
 
 __all__ = ["Server", "SharedMemoryServer"]
@@ -89,6 +90,7 @@ class Server:
         # Without a key: a handshake is the business of the thread that serves the caller.
         self.listener = listener_type(address=address, backlog=128)
         self.address = self.listener.address
+        self._gate = Gate()
 
         # ident: (object, names of exposed methods, {name of method: typeid of its result})
         self.id_to_obj = {}
@@ -171,6 +173,18 @@ class Server:
             conn.close()
             self._count_callers(-1)
 
+    def _authenticate(self, conn):
+        """What the peer is told if it has not the key, else None."""
+        self._gate.enter(conn)
+        try:
+            connection.deliver_challenge(conn, self.authkey)
+            connection.answer_challenge(conn, self.authkey)
+        except Exception:
+            return "#TRACEBACK", format_exc()
+        finally:
+            self._gate.leave(conn)
+        return None
+
     def _count_callers(self, change):
         with self._callers_changed:
             self._callers += change
@@ -178,9 +192,11 @@ class Server:
 
     def _handle_request(self, conn):
         request = None
+        refusal = self._authenticate(conn)
+        if refusal is not None:
+            self._send(conn, request, refusal, "#TRACEBACK")
+            return
         try:
-            connection.deliver_challenge(conn, self.authkey)
-            connection.answer_challenge(conn, self.authkey)
             request = conn.recv()
             _ident, name, args, kwds = request
         except Exception:
