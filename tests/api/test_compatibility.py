@@ -16,7 +16,8 @@ PAGE = pathlib.Path(__file__).parents[2] / "docs" / "compatibility.md"
 MODULES = [
     "", "connection", "context", "dummy", "dummy.connection", "forkserver", "heap", "managers",
     "pool", "popen_fork", "popen_forkserver", "popen_spawn_posix", "process", "queues", "reduction",
-    "resource_sharer", "resource_tracker", "shared_memory", "sharedctypes", "spawn", "synchronize", "util",
+    "resource_sharer", "resource_tracker", "shared_memory", "sharedctypes", "spawn", "synchronize",
+    "util",
 ]  # fmt: skip
 HERE = sys.version_info[:2]
 
