@@ -388,6 +388,7 @@ def idle_100_in_asyncio(mp):
 
 
 if __name__ == "__main__":
+    import manager_cases  # noqa: F401
     import pool_cases  # noqa: F401
     import shared_cases  # noqa: F401
     import start_cases  # noqa: F401

@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 
+import manager_cases  # noqa: F401
 import peers
 import pool_cases  # noqa: F401
 import shared_cases  # noqa: F401

@@ -1,13 +1,16 @@
 """The server of a manager: one process that holds objects, and threads that call them.
 
 One thread accepts connections, and each connection has a thread that serves it.
-A shared object is known by its ident and is kept by two counts:
+A shared object is known by its ident and is kept by three counts:
 
 * `id_to_refcount`: proxies elsewhere, which count themselves by incref and decref;
+* leases: pieces of the arena that messages and objects in it hold, in which a pickled proxy lies;
 * proxies in this process, stored inside other shared objects (a list of
   lists): they count by being alive, in `id_to_local_proxy_obj`.
 
-An object is given up when both have gone.  Between a reply that carries a proxy
+An object is given up when all have gone.  Nobody tells us of the end of a lease: we look whether its
+ref has become stale, before each request while there is an object that only a lease keeps.
+Between a reply that carries a proxy
 and the incref of the one who gets it lies a moment in which neither counts;
 the serving thread bridges it: it keeps each reply until the next request on that
 connection, which cannot come before the caller has unpickled the reply.
@@ -17,6 +20,9 @@ allocation under `mutex`.  So its callback only notes the ident, and the next
 thread that passes by a safe place settles it (`_settle`).  Objects are dropped
 outside `mutex`: what they do when they go is their own affair.
 
+Objects in the arena are no affair of ours, until somebody asks for one who is not of the family:
+then there is a `_Referent` for it here.
+
 A process forked from here (a worker of a Pool that is shared, say) closes its
 copies of the connections and of the listening socket: else callers would
 wait for it once the server is dead.
@@ -25,14 +31,18 @@ The process that started the server ends it.  If that one is killed, the server
 ends when nobody has been connected for a while, so that nothing is left behind.
 """
 
+import functools
 import os
 import sys
 import threading
+import time
 import weakref
 from collections import Counter, deque
 from traceback import format_exc
 
-from . import connection, process, shared_memory, util
+from . import _kin, connection, process, shared_memory, util
+from ._arena_proxies import is_named, open_named
+from ._manager_gate import Gate
 from ._manager_wire import EXTENSIONS, Token, listener_client
 
 __all__ = ["Server", "SharedMemoryServer"]
@@ -42,6 +52,10 @@ _REPLIED = object()
 
 # Seconds that a server without a parent waits for somebody to connect.
 _ORPHAN_GRACE = 5.0
+
+# Seconds between looks for leases that have ended, and how many may be looked at any time.
+_LEASE_PERIOD = 1.0
+_FEW = 16
 
 # Seconds before accept() is tried again, when descriptors have run out, say.
 _ACCEPT_PAUSE = 0.05
@@ -64,6 +78,7 @@ class Server:
         "dummy",
         "incref",
         "decref",
+        "lend",
     ]
 
     def __init__(self, registry, address, authkey, serializer):
@@ -75,6 +90,7 @@ class Server:
         # Without a key: a handshake is the business of the thread that serves the caller.
         self.listener = listener_type(address=address, backlog=128)
         self.address = self.listener.address
+        self._gate = Gate()
 
         # ident: (object, names of exposed methods, {name of method: typeid of its result})
         self.id_to_obj = {}
@@ -82,6 +98,10 @@ class Server:
         self.id_to_local_proxy_obj = {}
         self._local_proxies = Counter()
         self._gone_proxies = deque()
+        # ident: refs of leases; and the idents that nothing else keeps
+        self._leases = {}
+        self._only_lent = set()
+        self._next_look = 0.0
         self.mutex = threading.Lock()
         # Objects are made one at a time, as factories of singletons expect.
         self._creating = threading.RLock()
@@ -153,6 +173,18 @@ class Server:
             conn.close()
             self._count_callers(-1)
 
+    def _authenticate(self, conn):
+        """What the peer is told if it has not the key, else None."""
+        self._gate.enter(conn)
+        try:
+            connection.deliver_challenge(conn, self.authkey)
+            connection.answer_challenge(conn, self.authkey)
+        except Exception:
+            return "#TRACEBACK", format_exc()
+        finally:
+            self._gate.leave(conn)
+        return None
+
     def _count_callers(self, change):
         with self._callers_changed:
             self._callers += change
@@ -160,9 +192,11 @@ class Server:
 
     def _handle_request(self, conn):
         request = None
+        refusal = self._authenticate(conn)
+        if refusal is not None:
+            self._send(conn, request, refusal, "#TRACEBACK")
+            return
         try:
-            connection.deliver_challenge(conn, self.authkey)
-            connection.answer_challenge(conn, self.authkey)
             request = conn.recv()
             _ident, name, args, kwds = request
         except Exception:
@@ -174,6 +208,7 @@ class Server:
 
     def _own_function(self, conn, name, args, kwds):
         try:
+            self._end_leases()
             if name not in self.public:
                 raise AttributeError(f"{name!r} unrecognized")
             result = getattr(self, name)(conn, *args, **kwds)
@@ -228,13 +263,16 @@ class Server:
             if not self._send(conn, request, reply, "#UNSERIALIZABLE"):
                 return
             del request
-            self._settle()
+            if self._gone_proxies:
+                self._settle()
 
     # -- Calls ------------------------------------------------------------------
 
     def _answer(self, conn, ident, name, args, kwds):
         if ident is None:
             return self._own_function(conn, name, args, kwds)
+        if self._only_lent:
+            self._end_leases()
         try:
             obj, exposed, typeids = self._entry(ident)
             function = self._exposed_method(obj, exposed, name)
@@ -253,12 +291,8 @@ class Server:
         return self._as_proxy(conn, typeid, result)
 
     def _entry(self, ident):
-        try:
-            return self.id_to_obj[ident]
-        except KeyError:
-            if ident not in self.id_to_local_proxy_obj:
-                raise
-            return self.id_to_local_proxy_obj[ident]
+        entry = self.id_to_obj.get(ident) or self.id_to_local_proxy_obj.get(ident)
+        return _Referent.entry(ident) if entry is None else entry
 
     @staticmethod
     def _exposed_method(obj, exposed, name):
@@ -266,7 +300,7 @@ class Server:
             raise AttributeError(
                 f"method {name!r} of {type(obj)!r} object is not in exposed={exposed!r}"
             )
-        return getattr(obj, name)
+        return obj.method(name) if type(obj) is _Referent else getattr(obj, name)
 
     def _as_proxy(self, conn, typeid, result):
         try:
@@ -285,7 +319,7 @@ class Server:
             return "#TRACEBACK", format_exc()
 
     def fallback_getvalue(self, conn, ident, obj):
-        return obj
+        return obj.method("#GETVALUE")() if type(obj) is _Referent else obj
 
     def fallback_str(self, conn, ident, obj):
         return str(obj)
@@ -370,11 +404,12 @@ class Server:
         """Count one more proxy elsewhere.  KeyError if the object has gone."""
         with self.mutex:
             if ident not in self.id_to_refcount:
-                # So far it was held by a proxy in here only.
-                self.id_to_obj[ident] = self.id_to_local_proxy_obj[ident]
+                # So far it was held by a proxy in here only, or in the arena.
+                self.id_to_obj[ident] = self._entry(ident)
                 self.id_to_refcount[ident] = 0
                 util.debug("Server re-enabled tracking & INCREF %r", ident)
             self.id_to_refcount[ident] += 1
+            self._only_lent.discard(ident)
 
     def decref(self, c, ident):
         """Count one proxy elsewhere less.  The last one gives the object up."""
@@ -385,11 +420,60 @@ class Server:
                 return
             self.id_to_refcount[ident] -= 1
             if self.id_to_refcount[ident] == 0:
-                util.debug("disposing of obj with id %r", ident)
-                del self.id_to_refcount[ident]
-                entry = self.id_to_obj.pop(ident)
+                if self._is_lent(ident):
+                    self._only_lent.add(ident)
+                else:
+                    entry = self._dispose(ident)
         del entry
         self._settle()
+
+    def _dispose(self, ident):
+        util.debug("disposing of obj with id %r", ident)
+        del self.id_to_refcount[ident]
+        return self.id_to_obj.pop(ident)
+
+    # -- Leases ---------------------------------------------------------------------
+
+    def lend(self, c, ident, ref):
+        """Keep an object as long as the piece of the arena `ref` exists."""
+        with self.mutex:
+            if ident not in self.id_to_refcount:
+                self.id_to_obj[ident] = self._entry(ident)
+                self.id_to_refcount[ident] = 0
+                self._only_lent.add(ident)
+            if not self._leases:
+                threading.Thread(target=self._watch_leases, daemon=True).start()
+            self._leases.setdefault(ident, []).append(ref)
+
+    def _is_lent(self, ident):
+        """Whether there is a lease still; those that have ended are forgotten."""
+        alive = [ref for ref in self._leases.get(ident, ()) if _exists(ref)]
+        if alive:
+            self._leases[ident] = alive
+        else:
+            self._leases.pop(ident, None)
+        return bool(alive)
+
+    def _end_leases(self):
+        """Give up what only leases kept that have ended."""
+        began = time.monotonic()
+        if not self._only_lent or began < self._next_look:
+            return
+        with self.mutex:
+            ended = [ident for ident in self._only_lent if not self._is_lent(ident)]
+            self._only_lent.difference_update(ended)
+            entries = [self._dispose(ident) for ident in ended]
+            if len(self._only_lent) > _FEW:
+                # Looking is to take a small part of the time.
+                now = time.monotonic()
+                self._next_look = now + 20 * (now - began)
+        del entries
+        self._settle()
+
+    def _watch_leases(self):
+        # For when nobody asks for anything.
+        while self._leases and not self.stop_event.wait(_LEASE_PERIOD):
+            self._end_leases()
 
     # -- Proxies in this process --------------------------------------------------
 
@@ -420,6 +504,37 @@ class Server:
                     del self._local_proxies[ident]
                     entry = self.id_to_local_proxy_obj.pop(ident)
             del entry
+
+
+class _Referent:
+    """An object in the arena, for those who must ask the server for it."""
+
+    def __init__(self, backing):
+        self._backing = backing
+
+    @classmethod
+    def entry(cls, ident):
+        """What the server has of an object.  KeyError if there is none of that name."""
+        backing = open_named(ident) if is_named(ident) else None
+        if backing is None:
+            raise KeyError(ident)
+        exposed = set(backing.type.exposed)
+        return cls(backing), exposed, {"__iter__": "Iterator"} if "__iter__" in exposed else {}
+
+    def method(self, name):
+        """A method, to be called without the object."""
+        return functools.partial(self._backing.type.calls[name], self._backing.target)
+
+    def __repr__(self):
+        return self.method("__repr__")()
+
+
+def _exists(ref):
+    try:
+        _kin._open(_kin.Memory, ref)
+        return True
+    except RuntimeError:
+        return False
 
 
 def _close(conn):

@@ -17,7 +17,8 @@ one of its own.
 kinfolk's server says one thing more: it answers accept_connection not with None
 but with EXTENSIONS.  OWN_FUNCTIONS among them means that functions of the server
 itself can be called on that connection too, any number of times, which saves
-a connection and a handshake for each object made and each proxy given up.
+a connection and a handshake for each object made and each proxy given up;
+LEASES, that lend is among those.
 """
 
 from . import connection
@@ -25,7 +26,8 @@ from . import connection
 __all__ = ["Token", "RemoteError", "dispatch", "convert_to_error", "listener_client"]
 
 OWN_FUNCTIONS = "own functions"
-EXTENSIONS = [OWN_FUNCTIONS]
+LEASES = "leases"
+EXTENSIONS = [OWN_FUNCTIONS, LEASES]
 
 # By the name of the serializer.
 listener_client = {

@@ -7,6 +7,9 @@ line is hung up, for what comes next on it would be the answer to somebody
 else's question.  A thread that calls while it is in a call, from a signal
 handler or a finalizer, does so by a connection of its own.
 
+A proxy for an object in the arena has a handle on it, calls it here and knows no server
+(_arena_proxies); all that follows is about the others.
+
 A proxy counts as one reference to its object, from the moment it exists to the
 moment it is collected, in each process that has it: unpickling one, and being
 forked with one, counts.  The server counts one when it makes an object, and the
@@ -15,8 +18,9 @@ proxy that is made from the answer takes that one over (`Token.granted`).
 A proxy is pickled as its token.  The server's key goes along only while a child
 is being started; at other times, if it is not the key that all of the family
 have, the name of a piece of the arena that holds it goes along, which is of use
-to nobody outside.  Unpickled in its own server, a proxy counts there
-(Server.hold_for) and not by messages.
+to nobody outside.  What is pickled into a message or an object of the arena holds a lease, too:
+as long as it lies there, the object is kept (Server.lend).  Unpickled in its own server, a
+proxy counts there (Server.hold_for) and not by messages.
 """
 
 import pickle
@@ -25,6 +29,7 @@ from typing import NamedTuple
 
 from . import _kin, process, util
 from . import _manager_wire as wire
+from ._arena_proxies import is_named, open_named
 from .context import get_spawning_popen
 
 __all__ = ["BaseProxy", "RebuildProxy", "MakeProxyType", "AutoProxy", "State"]
@@ -67,21 +72,24 @@ class _Line(util.ForkAwareLocal):
 
     def ask(self, peer, request):
         """Send a request, wait for the reply and return it."""
-        if self.busy:
+        ours = self.__dict__  # this thread's, looked up once
+        if "busy" in ours:
             return self._ask_aside(peer, request)
-        self.busy = True
-        done = False
+        ours["busy"] = True
         try:
-            if not self.is_open():
-                self.connection, self.extensions = peer.connect()
-            self.connection.send(request)
-            reply = self.connection.recv()
-            done = True
+            connection = ours.get("connection") or self._connect(peer)
+            connection.send(request)
+            reply = connection.recv()
+            del ours["busy"]
             return reply
-        finally:
-            self.busy = False
-            if not done:
-                self.hang_up()
+        except BaseException:
+            ours.pop("busy", None)
+            self.hang_up()
+            raise
+
+    def _connect(self, peer):
+        self.connection, self.extensions = peer.connect()
+        return self.connection
 
     def _ask_aside(self, peer, request):
         conn, _extensions = peer.connect()
@@ -100,10 +108,17 @@ class _Line(util.ForkAwareLocal):
             return peer.once(function, args, kwds)
         self._hang_up_if_stale()
         if opening and not self.is_open():
-            self.connection, self.extensions = peer.connect()
+            self._connect(peer)
         if not self.is_open() or wire.OWN_FUNCTIONS not in self.extensions:
             return peer.once(function, args, kwds)
         return wire.value_of(self.ask(peer, (None, function, args, kwds or {})))
+
+    def offers(self, peer, extension):
+        """Whether the server can do more than the standard library's."""
+        self._hang_up_if_stale()
+        if not self.is_open():
+            self._connect(peer)
+        return extension in self.extensions
 
     def is_open(self):
         """Whether there is a connection, be it to a server that is dead by now."""
@@ -156,6 +171,11 @@ class BaseProxy:
     that lives in the server of its own object.
     """
 
+    # What it has in the arena, and what _callmethod() needs of that at hand.
+    _backing = _calls = _target = _ended = None
+    # What the server was told of, to keep the object while messages hold it.
+    _lease = None
+
     # address: what line_to() returns
     _address_to_local = {}
     _mutex = util.ForkAwareThreadLock()
@@ -178,22 +198,48 @@ class BaseProxy:
         self._Client = wire.listener_client[serializer][1]
         self._owned_by_manager = manager_owned
         self._authkey = _key_for(manager, authkey)
-        if incref:
+        self._peer = Peer(self._Client, token.address, self._authkey)
+        if is_named(token.id):
+            self._open()
+        if incref and self._backing is None:
             self._incref()
         util.register_after_fork(self, BaseProxy._after_fork)
 
-    @property
-    def _peer(self):
-        return Peer(self._Client, self._token.address, self._authkey)
+    def _open(self):
+        self._backing = backing = open_named(self._id)
+        if backing is not None:
+            self._calls = backing.type.calls
+            self._target = backing.target
+            self._ended = backing.life.ended
 
     def _callmethod(self, methodname, args=(), kwds={}):  # noqa: B006 (read only)
         """Call a method of the object, and return a copy of the result or a proxy for it.
 
         Raises what the method raised, RemoteError if the request itself went
-        wrong, EOFError or OSError at once if the server is dead.
+        wrong, EOFError or OSError at once if the server is dead or was shut down.
         """
-        request = self._id, methodname, args, kwds
-        return wire.value_of(self._tls.ask(self._peer, request), self._result_proxy)
+        if self._calls is not None:
+            if self._ended[0]:
+                self._backing.life.check()
+            try:
+                function = self._calls[methodname]
+            except KeyError:
+                raise self._not_exposed(methodname) from None
+            return function(self._target, *args, **kwds)
+        reply = self._tls.ask(self._peer, (self._id, methodname, args, kwds))
+        if reply[0] == "#RETURN":
+            return reply[1]
+        try:
+            return wire.value_of(reply, self._result_proxy)
+        finally:
+            # Else an error would hold this frame, and this frame the error.
+            del reply
+
+    def _not_exposed(self, methodname):
+        exposed = self._backing.type.exposed
+        return wire.RemoteError(
+            f"AttributeError: method {methodname!r} of {self._target!r} is not in {exposed=!r}\n"
+        )
 
     def _result_proxy(self, exposed, token):
         token.address = self._token.address
@@ -252,13 +298,42 @@ class BaseProxy:
 
     def _after_fork(self):
         self._manager = None
+        if self._backing is not None:
+            return
         try:
             self._incref()
         except Exception as error:
             # Its manager may have been shut down.
             util.info("incref failed: %s", error)
 
+    def _lend(self):
+        """A piece of the arena: our object stays as long as anybody holds it.
+
+        None if it is not needed (the server is being told of us, or a child that has us by other
+        ways) or not to be had: the server is not of our family, or is dead.
+        """
+        if self._tls.busy or get_spawning_popen() is not None:
+            return None
+        lease = _kin.Memory(1)
+        try:
+            if self._owned_by_manager:
+                process.current_process()._manager_server.lend(None, self._id, lease.ref)
+            elif self._tls.offers(self._peer, wire.LEASES):
+                self._tls.call_server(self._peer, "lend", (self._id, lease.ref))
+            else:
+                return None
+        except Exception as error:
+            util.debug("no lease: %s", error)
+            return None
+        return lease
+
     def __reduce__(self):
+        if self._backing is not None:
+            self._backing.mention()
+        else:
+            self._lease = self._lease or self._lend()
+            if self._lease is not None:
+                self._lease.__reduce__()
         kwds = {}
         if get_spawning_popen() is not None:
             kwds["authkey"] = self._authkey
@@ -321,7 +396,7 @@ def RebuildProxy(func, token, serializer, kwds):
     # when it is done, by _after_fork().
     kwds["incref"] = kwds.get("incref", True) and not getattr(current, "_inheriting", False)
     server = getattr(current, "_manager_server", None)
-    if server is None or server.address != token.address:
+    if server is None or server.address != token.address or is_named(token.id):
         return func(token, serializer, **kwds)
     util.debug("Rebuild a proxy owned by manager, token=%r", token)
     return server.hold_for(token.id, lambda: func(token, serializer, manager_owned=True, **kwds))

@@ -4,20 +4,15 @@ A proxy type lists in `_exposed_` the methods that its server allows, and in
 `_method_to_typeid_` those whose result stays in the server, with the typeid
 of the proxy that is returned for it.
 
-Most objects are those of threading, queue and builtins; a Namespace, a Value
-and an Array are made here.
+What they stand for are objects of threading, queue and builtins, and those of _manager_values.
 """
 
-import array
 import time
 import types
 
 from ._proxies import BaseProxy, MakeProxyType
 
 __all__ = [
-    "Namespace",
-    "Value",
-    "Array",
     "IteratorProxy",
     "AcquirerProxy",
     "ConditionProxy",
@@ -32,43 +27,6 @@ __all__ = [
     "BasePoolProxy",
     "PoolProxy",
 ]
-
-
-class Namespace:
-    """An object with the attributes that it is given."""
-
-    def __init__(self, /, **kwds):
-        self.__dict__.update(kwds)
-
-    def __repr__(self):
-        public = sorted(
-            f"{name}={value!r}" for name, value in self.__dict__.items() if not name.startswith("_")
-        )
-        return f"{type(self).__name__}({', '.join(public)})"
-
-
-class Value:
-    """A value that can be replaced.  `typecode` and `lock` are accepted as by kinfolk.Value."""
-
-    def __init__(self, typecode, value, lock=True):
-        self._typecode = typecode
-        self._value = value
-
-    def get(self):
-        return self._value
-
-    def set(self, value):
-        self._value = value
-
-    value = property(get, set)
-
-    def __repr__(self):
-        return f"{type(self).__name__}({self._typecode!r}, {self._value!r})"
-
-
-def Array(typecode, sequence, lock=True):
-    """An array.array.  `lock` is accepted as by kinfolk.Array."""
-    return array.array(typecode, sequence)
 
 
 class IteratorProxy(BaseProxy):

@@ -21,6 +21,7 @@ import threading
 
 from . import (
     _manager_server,
+    _manager_values,
     _manager_wire,
     _proxies,
     _proxy_types,
@@ -33,6 +34,9 @@ from . import (
     shared_memory,
     util,
 )
+from ._arena_proxies import Life
+from ._arena_proxies import create as create_in_arena
+from ._arena_types import TYPES as ARENA_TYPES
 from ._manager_server import (  # noqa: F401 (names that programs look for here)
     Server,
     SharedMemoryServer,
@@ -40,6 +44,7 @@ from ._manager_server import (  # noqa: F401 (names that programs look for here)
     all_methods,
     public_methods,
 )
+from ._manager_values import Array, Namespace, Value
 from ._manager_wire import (  # noqa: F401
     RemoteError,
     Token,
@@ -61,7 +66,6 @@ from ._proxies import (  # noqa: F401
 )
 from ._proxy_types import (  # noqa: F401
     AcquirerProxy,
-    Array,
     ArrayProxy,
     BarrierProxy,
     BaseListProxy,
@@ -71,10 +75,8 @@ from ._proxy_types import (  # noqa: F401
     EventProxy,
     IteratorProxy,
     ListProxy,
-    Namespace,
     NamespaceProxy,
     PoolProxy,
-    Value,
     ValueProxy,
 )
 from .context import ProcessError
@@ -82,7 +84,7 @@ from .context import ProcessError
 __all__ = ["BaseManager", "SyncManager", "BaseProxy", "Token", "SharedMemoryManager"]
 
 # Programs, pickles and tracebacks know what is made there as ours.
-for _part in (_manager_server, _manager_wire, _proxies, _proxy_types):
+for _part in (_manager_server, _manager_values, _manager_wire, _proxies, _proxy_types):
     for _name in _part.__all__:
         if callable(getattr(_part, _name)):
             getattr(_part, _name).__module__ = __name__
@@ -125,6 +127,7 @@ class BaseManager:
         self._authkey = process.AuthenticationString(authkey)
         self._state = State()
         self._state.value = State.INITIAL
+        self._life = None
         self._serializer = serializer
         self._Listener, self._Client = listener_client[serializer]
         self._ctx = ctx or get_context()
@@ -164,6 +167,8 @@ class BaseManager:
                 self._start_process(writer, initializer, initargs)
             self._address = self._await_address(reader)
         self._state.value = State.STARTED
+        if self._serializer == "pickle":
+            self._life = Life()
         self.shutdown = util.Finalize(
             self,
             type(self)._finalize_manager,
@@ -174,6 +179,7 @@ class BaseManager:
                 self._state,
                 self._Client,
                 self._shutdown_timeout,
+                self._life,
             ),
             exitpriority=0,
         )
@@ -233,7 +239,6 @@ class BaseManager:
 
         The server counts one reference for us.
         """
-        assert self._state.value == State.STARTED, "server not yet started"
         line, _idents = line_to(self._address)
         ident, exposed = line.call_server(self._peer, "create", (typeid, *args), kwds)
         return Token(typeid, self._address, ident), exposed
@@ -269,8 +274,10 @@ class BaseManager:
             raise ProcessError(_refusal(self._state.value))
 
     @staticmethod
-    def _finalize_manager(process, address, authkey, state, _Client, shutdown_timeout):
+    def _finalize_manager(process, address, authkey, state, _Client, shutdown_timeout, life=None):
         """End the server process: ask, terminate, kill."""
+        if life is not None:
+            life.end()
         if process.is_alive():
             util.info("sending shutdown message to manager")
             try:
@@ -323,6 +330,15 @@ class BaseManager:
 def _creator(typeid, proxytype):
     def create(self, /, *args, **kwds):
         util.debug("requesting creation of a shared %r object", typeid)
+        assert self._state.value == State.STARTED, "server not yet started"
+        if self._life is not None and self._registry.get(typeid) is _in_arena.get(typeid, ()):
+            made = create_in_arena(typeid, self._life, args, kwds)
+            if made is not None:
+                token = Token(typeid, self._address, made[0])
+                exposed = ARENA_TYPES[typeid].exposed
+                return proxytype(
+                    token, self._serializer, manager=self, authkey=self._authkey, exposed=exposed
+                )
         token, exposed = self._create(typeid, *args, **kwds)
         return adopt(proxytype, token, self._serializer, self, self._authkey, exposed)
 
@@ -375,6 +391,10 @@ SyncManager.register("Namespace", Namespace, NamespaceProxy)
 # What methods of the proxies return.
 SyncManager.register("Iterator", proxytype=IteratorProxy, create_method=False)
 SyncManager.register("AsyncResult", create_method=False)
+
+
+# What these creators make lives in the arena, unless a subclass has registered another of that name.
+_in_arena = {typeid: SyncManager._registry[typeid] for typeid in ARENA_TYPES}
 
 
 class SharedMemoryManager(BaseManager):

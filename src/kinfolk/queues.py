@@ -17,6 +17,9 @@ from ._queue_ends import Reader, Writer
 
 __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
 
+# What tells a feeder to end: others' subclasses that have one look for it here.
+_sentinel = object()
+
 
 def __getattr__(name):
     if name in ("Empty", "Full"):  # the standard library's; many look for them here

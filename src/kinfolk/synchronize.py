@@ -9,14 +9,28 @@ What is here is what they say of themselves.
 
 import sys
 
-from . import process
+from . import _kin, process
 from ._kin import SEM_VALUE_MAX as SEM_VALUE_MAX
 from ._kin import BoundedSemaphore, Condition, Event, Lock, RLock, Semaphore
-from ._kin import SemLock as SemLock
 
 __all__ = ["BoundedSemaphore", "Condition", "Event", "Lock", "RLock", "Semaphore"]
 
 RECURSIVE_MUTEX, SEMAPHORE = range(2)
+
+
+class _SemLockMeta(type):
+    def __instancecheck__(cls, obj):
+        return isinstance(obj, _kin.SemLock)
+
+    def __subclasscheck__(cls, sub):
+        return issubclass(sub, _kin.SemLock)
+
+
+class SemLock(metaclass=_SemLockMeta):
+    """What locks and semaphores are, for isinstance().
+
+    Not the engine's class, for programs put things into this one (loky does when it is imported).
+    """
 
 
 def __getattr__(name):

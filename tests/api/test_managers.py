@@ -180,7 +180,7 @@ def test_objects_inside_objects_go_with_them(counting):
     probe = counting.Open()
     outer = counting.dict(inner=counting.list([counting.Counted()]))
     assert probe.count() == 2
-    assert counting._number_of_objects() == 2  # probe and outer: the rest is known inside only
+    assert counting._number_of_objects() == 2  # the containers are in the arena
     inner = outer["inner"]
     outer.clear()
     assert inner[0].count() == 2
@@ -315,7 +315,7 @@ def test_many_threads(manager):
         thread.join()
     assert not errors
     assert len(shared) == 160
-    assert manager._number_of_objects() == 1
+    assert manager._number_of_objects() == 0  # those are in the arena
 
 
 def test_pool_of_a_manager(manager):
@@ -331,15 +331,16 @@ def test_pool_of_a_manager(manager):
 
 
 def test_a_killed_server_is_an_error_at_once():
-    manager = kinfolk.Manager()
-    shared, spare = manager.list(), manager.dict()
+    manager = CountingManager()
+    manager.start()
+    shared, spare = manager.Counted(), manager.Counted()
     kill_server(manager)
     for _ in range(3):
         with pytest.raises((OSError, EOFError)):
-            shared.append(1)
+            shared.count()
     with pytest.raises((OSError, EOFError)):
-        manager.list()
-    assert repr(spare).startswith("<DictProxy object")
+        manager.Counted()
+    assert repr(spare).startswith("<AutoProxy[Counted] object")
     assert "'__str__()' failed" in str(spare)
     del shared, spare
     manager.shutdown()
@@ -348,15 +349,14 @@ def test_a_killed_server_is_an_error_at_once():
 def test_workers_forked_from_a_server_do_not_keep_callers_waiting():
     manager = SyncManager(ctx=kinfolk.get_context("fork"))
     manager.start()
-    shared = manager.list()
     pool = manager.Pool(1)
     worker = pool.apply(os.getpid)
     kill_server(manager)
     with pytest.raises((OSError, EOFError)):
-        shared.append(1)
+        pool.apply(os.getpid)
     with contextlib.suppress(ProcessLookupError):
         os.kill(worker, signal.SIGKILL)
-    del shared, pool
+    del pool
     manager.shutdown()
 
 
