@@ -141,7 +141,7 @@ class Bell:
 class Ticket:
     """One task on its way: number `index` of `job`."""
 
-    __slots__ = ("args", "func", "how", "index", "job", "kwds", "packing", "returns")
+    __slots__ = ("args", "func", "how", "index", "job", "kwds", "packing", "retries", "returns")
 
     def __init__(self, job, index, func, args, kwds, packing):
         self.job = job
@@ -155,6 +155,7 @@ class Ticket:
         self.kwds = kwds
         self.packing = packing
         self.returns = 0  # how often it came back, untouched, from a worker that died
+        self.retries = 0  # how often it was given to another after a worker had died working on it
 
     def task(self):
         """What is to be put into a line."""

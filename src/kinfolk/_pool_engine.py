@@ -80,10 +80,12 @@ class Engine:
     """Runs what comes through `taskqueue` on `size` workers of `crew`.
 
     `jobs` is the pool's table of unfinished results by job, `processes` its list of workers.
+    A task whose worker died goes to another one, up to `retries` times.
     """
 
-    def __init__(self, crew, size, maxtasks, jobs, taskqueue, processes):
+    def __init__(self, crew, size, maxtasks, jobs, taskqueue, processes, retries=0):
         self.size = size
+        self.retries = retries
         self.owner = os.getpid()
         self._crew = crew
         self._maxtasks = maxtasks
@@ -501,8 +503,13 @@ class Engine:
                 if back[-1].returns > _MAX_RETURNS:
                     tickets.append(back.pop())
             self._ready.extendleft(back)
+            lost = [ticket for ticket in tickets if ticket.retries >= self.retries]
+            for ticket in reversed(tickets):
+                if ticket.retries < self.retries:
+                    ticket.retries += 1
+                    self._ready.appendleft(ticket)
         self._dispatch()
-        for ticket in tickets:
+        for ticket in lost:
             died = _obituary(seat, f"while it worked on {ticket}")
             self._settle(ticket.job, [(ticket.index, (False, died))])
         self._stop_if_done()

@@ -174,11 +174,17 @@ class BaseContext:
 
         return SimpleQueue(ctx=self.get_context())
 
-    def Pool(self, processes=None, initializer=None, initargs=(), maxtasksperchild=None):
+    def Pool(
+        self, processes=None, initializer=None, initargs=(), maxtasksperchild=None, *, retries=0
+    ):
         """Return a pool of worker processes."""
-        pool = _built("pool")
-        return pool.Pool(
-            processes, initializer, initargs, maxtasksperchild, context=self.get_context()
+        return _built("pool").Pool(
+            processes,
+            initializer,
+            initargs,
+            maxtasksperchild,
+            context=self.get_context(),
+            retries=retries,
         )
 
     def RawValue(self, typecode_or_type, *args):

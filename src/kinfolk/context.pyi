@@ -58,6 +58,8 @@ class BaseContext:
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
         maxtasksperchild: int | None = None,
+        *,
+        retries: int = 0,
     ) -> pool.Pool: ...
     def RawValue(self, typecode_or_type: str | type[Any], *args: Any) -> Any: ...
     def RawArray(

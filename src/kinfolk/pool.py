@@ -51,7 +51,9 @@ class Pool:
     """A pool of `processes` worker processes (None: as many as this one may use processors).
 
     Each worker first calls `initializer(*initargs)`; after `maxtasksperchild` tasks it is replaced.
-    Workers are started by `context`.  ValueError or TypeError for arguments that cannot be.
+    Workers are started by `context`.  A task whose worker dies fails with WorkerDied, but is first
+    tried again on others, up to `retries` times: it may then have been done in part, or wholly, more
+    than once.  ValueError or TypeError for arguments that cannot be.
     """
 
     _wrap_exception = True
@@ -62,7 +64,14 @@ class Pool:
         return ctx.Process(*args, **kwds)
 
     def __init__(
-        self, processes=None, initializer=None, initargs=(), maxtasksperchild=None, context=None
+        self,
+        processes=None,
+        initializer=None,
+        initargs=(),
+        maxtasksperchild=None,
+        context=None,
+        *,
+        retries=0,
     ):
         self._state = INIT
         self._pool = []
@@ -75,6 +84,9 @@ class Pool:
         self._maxtasksperchild = _checked_maxtasks(maxtasksperchild)
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
+        if not isinstance(retries, int) or retries < 0:
+            raise ValueError("retries must be a non-negative int")
+        self._retries = retries
         self._initializer = initializer
         self._initargs = initargs
         self._engine = self._make_engine()
@@ -95,7 +107,13 @@ class Pool:
         )
         crew = self._crew(self._ctx, self.Process, *worker_args)
         return Engine(
-            crew, self._processes, self._maxtasksperchild, self._cache, self._taskqueue, self._pool
+            crew,
+            self._processes,
+            self._maxtasksperchild,
+            self._cache,
+            self._taskqueue,
+            self._pool,
+            self._retries,
         )
 
     def __del__(self, _warn=warnings.warn, RUN=RUN):

@@ -282,3 +282,21 @@ def test_an_initializer_that_raises_now_and_then_is_given_another_chance(context
     with Pool(2, raise_the_first_times, (turns,), context=context) as pool:
         assert_whole(pool)
     pool.join()
+
+
+@pytest.mark.parametrize("retries", [0, 1, 3])
+def test_a_task_is_tried_again_as_often_as_was_asked(retries, context):
+    tries = context.Value("i", 0)
+    with context.Pool(2, retries=retries) as pool:
+        with pytest.raises(WorkerDied):
+            pool.apply(count_and_die, (tries,))
+        assert tries.value == 1 + retries
+        assert pool.map(abs, range(-3, 0)) == [3, 2, 1]
+    with pytest.raises(ValueError, match="retries"):
+        context.Pool(1, retries=-1)
+
+
+def count_and_die(tries):
+    with tries.get_lock():
+        tries.value += 1
+    os.kill(os.getpid(), signal.SIGKILL)

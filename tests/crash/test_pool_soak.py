@@ -104,3 +104,17 @@ def test_streams_go_on():
         assert len(set(got)) == len(got)
         assert set(got) <= {n * n for n in range(TASKS)}
         assert died <= killer.killed
+
+
+@pytest.mark.timeout(120 + TASKS / 500)
+def test_with_retries_all_return():
+    with kinfolk.get_context("fork").Pool(3, retries=20) as pool:
+
+        def work():
+            got = []
+            for start in range(0, TASKS, 1000):
+                got += pool.map(square, range(start, start + 1000), chunksize=1)
+            return got
+
+        got, _ = under_fire(pool, work)
+        assert got == [n * n for n in range(TASKS)]
