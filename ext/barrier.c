@@ -8,7 +8,7 @@
 
 typedef struct kinx_barrier {
     kinx_shared shared;
-    PyObject *action, *timeout; /* strong references; NULL until __init__ or __setstate__ */
+    PyObject *action, *timeout; /* strong references; NULL, which is None, until they are set */
 } kinx_barrier;
 
 static void *raise_broken(kinx_barrier *self) {
@@ -31,10 +31,15 @@ static void *raise_for(kinx_barrier *self, kin_err err) {
 
 /* -- Waiting ------------------------------------------------------------------------------ */
 
+/* A pickle may have left out what __setstate__ sets. */
+static PyObject *or_none(PyObject *set) {
+    return set ? set : Py_None;
+}
+
 /* All are here: run the action, and let them go; or break it, if that raises. */
 static int release_all(kinx_barrier *self, const kin_seat *seat) {
     kin_barrier *barrier = &self->shared.barrier;
-    if (self->action != Py_None) {
+    if (self->action && self->action != Py_None) {
         PyObject *done = PyObject_CallNoArgs(self->action);
         if (!done) {
             kin_barrier_leave(barrier, seat);
@@ -64,7 +69,7 @@ static PyObject *wait(kinx_barrier *self, PyObject *const *args, Py_ssize_t narg
     PyObject *slots[1] = {NULL};
     if (kinx_fill_slots("wait", &params, slots, args, nargs, kwnames) < 0) return NULL;
     KINX_CHECK_OPEN(&self->shared);
-    PyObject *timeout = slots[0] && slots[0] != Py_None ? slots[0] : self->timeout;
+    PyObject *timeout = slots[0] && slots[0] != Py_None ? slots[0] : or_none(self->timeout);
     kin_deadline deadline;
     if (kinx_deadline_of(NULL, timeout, &deadline) < 0) return NULL;
     kin_seat seat;
@@ -160,7 +165,8 @@ static PyObject *get_state(kinx_barrier *self, PyObject *unused) {
     KINX_CHECK_OPEN(&self->shared);
     PyObject *dict = PyObject_GetAttrString((PyObject *)self, "__dict__");
     if (!dict) PyErr_Clear();
-    PyObject *state = PyTuple_Pack(3, self->action, self->timeout, dict ? dict : Py_None);
+    PyObject *state =
+        PyTuple_Pack(3, or_none(self->action), or_none(self->timeout), or_none(dict));
     Py_XDECREF(dict);
     return state;
 }

@@ -59,8 +59,8 @@ _TRIES = 50
 _BAD_LUCK = 10
 # How many seconds' worth of tasks a worker is given ahead, and how many at the most.  Much longer
 # than it takes to give it others; much shorter than anybody would notice.
-_WORK_AHEAD = 0.002
-_DEEPEST = 64
+_WORK_AHEAD = 0.006
+_DEEPEST = 120
 # How many times that for each worker is made ahead of its time.
 _AHEAD = 4
 # How often a task goes to another worker because the last one died before touching it.
