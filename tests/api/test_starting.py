@@ -160,9 +160,7 @@ def test_a_fresh_child_imports_little(tmp_path):
         """
     modules = set(program(tmp_path, text, flags=["-S"]).stdout.split())
     assert "kinfolk" in modules
-    for (
-        name
-    ) in "ast enum functools importlib linecache re signal threading traceback weakref".split():
+    for name in "ast enum functools importlib re signal threading traceback weakref".split():
         assert name not in modules
 
 
