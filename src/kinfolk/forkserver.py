@@ -162,7 +162,8 @@ class ForkServer:
         if self._server is not None and self._server.has_died():
             self._drop_locked()
         if self._server is None:
-            preload = list(self._preload_modules), self._on_error
+            ours = [name for name in sys.modules if name.startswith(f"{__package__}.")]
+            preload = ours, list(self._preload_modules), self._on_error
             self._server = _Server.launch(preload, _state_of_program())
 
     def _ask(self, fds, payload_for):
@@ -277,9 +278,15 @@ _state = None
 _left_over = {}
 
 
-def _preload(names, on_error, data):
-    """Import the modules; what goes wrong will go wrong again in the child, and be seen there."""
+def _preload(ours, names, on_error, data):
+    """Import the modules; what goes wrong will go wrong again in the child, and be seen there.
+
+    `ours` are those of this package that the program uses, and so will its children: a pool's
+    worker is ten milliseconds of imports.
+    """
     global _left_over
+    for name in ours:
+        __import__(name)
     main = {name: data.pop(name) for name in list(data) if name.startswith("init_main")}
     _prepare(data)
     current = process.current_process()
