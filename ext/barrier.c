@@ -165,8 +165,7 @@ static PyObject *get_state(kinx_barrier *self, PyObject *unused) {
     KINX_CHECK_OPEN(&self->shared);
     PyObject *dict = PyObject_GetAttrString((PyObject *)self, "__dict__");
     if (!dict) PyErr_Clear();
-    PyObject *state =
-        PyTuple_Pack(3, or_none(self->action), or_none(self->timeout), or_none(dict));
+    PyObject *state = PyTuple_Pack(3, or_none(self->action), or_none(self->timeout), or_none(dict));
     Py_XDECREF(dict);
     return state;
 }
