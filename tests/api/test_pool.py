@@ -694,3 +694,16 @@ def test_private_names(pool):
     result = pool.map_async(square, range(10), 2)
     result.wait(PATIENCE)
     assert result._number_left == 0
+
+
+@pytest.mark.parametrize("kind", ["fork", "threads"])
+def test_quick_tasks_behind_a_slow_one_go_to_others(kind):
+    gate = kinfolk.get_context("fork").Event()
+    with make_pool(kind, 2) as pool:
+        pool.map(abs, range(5000), chunksize=1)  # by now a worker is given many at a time
+        slow = pool.apply_async(gate.wait)
+        quick = [pool.apply_async(abs, (-n,)) for n in range(500)]
+        assert [result.get(60) for result in quick] == list(range(500))
+        assert not slow.ready()
+        gate.set()
+        assert slow.get(60) is True

@@ -367,3 +367,20 @@ def test_large_and_small_ones_wait_together():
         thread.join()
     assert process.exitcode() == 0
     assert sorted(map(len, got)) == sorted([*sizes, 7000] * each)
+
+
+def test_what_is_taken_back_is_not_loaded():
+    """For pools: all that nobody has got yet, large messages and messages that do not load too."""
+    queue = kinfolk.Queue()
+    queue.put_many([1, "two", b"3" * 100_000, Grenade(), (5,)])
+    assert queue.get() == 1
+    assert queue._take_back() == 4
+    assert queue.empty()
+    assert queue._take_back() == 0
+    queue.put("later")
+    assert queue.get() == "later"
+
+
+class Grenade:
+    def __reduce__(self):
+        return int, ("not a number",)
