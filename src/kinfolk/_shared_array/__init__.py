@@ -19,7 +19,7 @@ import math
 import operator
 import sys
 
-from . import _kin
+from .. import _kin
 
 try:
     import numpy
