@@ -26,24 +26,23 @@ def pool_map(mp):
         return per_second(20_000, lambda count: pool.map(nothing, range(count), chunksize=1))
 
 
-@case("tasks/s")
-def pool_imap(mp):
+def stream(mp, name):
     def run(count):
-        for _ in pool.imap(nothing, range(count)):
+        for _ in getattr(pool, name)(nothing, range(count)):
             pass
 
     with pool_of(mp) as pool:
         return per_second(20_000, run)
+
+
+@case("tasks/s")
+def pool_imap(mp):
+    return stream(mp, "imap")
 
 
 @case("tasks/s")
 def pool_imap_unordered(mp):
-    def run(count):
-        for _ in pool.imap_unordered(nothing, range(count)):
-            pass
-
-    with pool_of(mp) as pool:
-        return per_second(20_000, run)
+    return stream(mp, "imap_unordered")
 
 
 @case("tasks/s")

@@ -160,6 +160,10 @@ static PyObject *pidfd_open(PyObject *module, PyObject *arg) {
 
 /* -- The zygote --------------------------------------------------------------------------- */
 
+static PyObject *thread_count(PyObject *module, PyObject *unused) {
+    return PyLong_FromLong(kin_thread_count());
+}
+
 /* os.fork() without its warning of other threads. */
 static PyObject *fork_process(PyObject *module, PyObject *unused) {
     if (PySys_Audit("os.fork", NULL) < 0) return NULL;
@@ -314,6 +318,8 @@ static PyMethodDef functions[] = {
     {"pidfd_open", pidfd_open, METH_O,
      "pidfd_open(pid) -> fd: readable once the process has ended; close-on-exec.\n\n"
      "ProcessLookupError; OSError (ENOSYS) where the system has none."},
+    {"thread_count", thread_count, METH_NOARGS,
+     "thread_count() -> int: the threads of this process, Python's or not; 0: not known."},
     {"fork", fork_process, METH_NOARGS,
      "fork() -> int: os.fork() without its warning of other threads."},
     {"zygote_channel", zygote_channel, METH_NOARGS,

@@ -345,19 +345,21 @@ PyObject *kinx_queue_take_back(kinx_shared *self, PyObject *unused) {
     taken_back *back = PyMem_Malloc(sizeof *back);
     if (!back) return PyErr_NoMemory();
     kin_err err = 0;
-    /* who is at this side of the queue is there for a moment, or dead */
-    kin_deadline deadline = kin_deadline_after(100000000);
     back->count = 0;
-    if (kin_queue_len(&self->queue) > 0) {
+    /* A reader is at its side of the queue for a moment, or dead, or stopped: not for ever. */
+    kin_deadline end = kin_deadline_after(100000000);
+    while (back->count == 0 && kin_queue_len(&self->queue) > 0 && kin_clock() < end) {
+        kin_deadline deadline = kin_deadline_after(1000000);
         KINX_WAIT(err, deadline,
                   kin_queue_pop_many(&self->queue, back->bytes, sizeof back->bytes, back->records,
                                      BATCH, 0, &back->count, until));
+        if (err < 0 && err != -ETIMEDOUT && err != -EAGAIN) break;
     }
     drop(back);
     size_t count = back->count;
     PyMem_Free(back);
     kinx_queue_settle(self);
-    if (err < 0 && err != -ETIMEDOUT && err != KIN_ECLOSED)
+    if (err < 0 && err != -ETIMEDOUT && err != -EAGAIN && err != KIN_ECLOSED)
         return kinx_queue_raise(self, err, false);
     return PyLong_FromSize_t(count);
 }

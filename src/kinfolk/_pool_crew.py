@@ -188,9 +188,10 @@ class Packing:
 
 
 class NoPacking:
-    """For threads, which take things as they are."""
+    """For threads, which take things as they are, and for a job of one task."""
 
-    def pack(self, func):
+    @staticmethod
+    def pack(func):
         return func
 
 

@@ -36,7 +36,7 @@ import threading
 import time
 
 from . import util
-from ._pool_crew import Bell, Seat, Ticket
+from ._pool_crew import Bell, NoPacking, Seat, Ticket
 from ._pool_results import report
 from ._pool_worker import Line, MaybeEncodingError, News, RemoteTraceback, WorkerDied
 from .context import ProcessError
@@ -57,8 +57,9 @@ _PAUSE = 0.2
 _TRIES = 50
 # How many workers may be killed while they start, for one that fails by itself.
 _BAD_LUCK = 10
-# How many seconds' worth of tasks a worker is given ahead, and how many at the most.  Much longer
-# than it takes to give it others; much shorter than anybody would notice.
+# How many seconds' worth of tasks a worker is given ahead, and how many at the most: no more than a
+# line can be emptied of in one step (Queue._take_back).  Much longer than it takes to give it others;
+# much shorter than anybody would notice.
 _WORK_AHEAD = 0.006
 _DEEPEST = 120
 # How many times that for each worker is made ahead of its time.
@@ -211,7 +212,7 @@ class Engine:
         with self._lock:
             is_next = not self._unfed and not self._broken and not self._is_over()
             if is_next:
-                ticket = Ticket(job, 0, func, args, kwds, self._crew.make_packing())
+                ticket = Ticket(job, 0, func, args, kwds, NoPacking)
                 self._ready.append(ticket)
         if not is_next:
             self.submit([(job, 0, func, args, kwds)], None)

@@ -50,7 +50,7 @@ class _Server:
 
     def __init__(self, channel, state, pid=None, orders=None):
         self.channel = channel  # our end of the sockets
-        self.state = state  # by which it prepared itself: see _state_of_program
+        self.state = state  # by which it prepared itself: see _state_for_server
         self.pid = pid  # None if it is no child of ours
         self.exitcode = None  # known if it was, and ended by itself
         self._orders = orders  # what it was told: ours until it takes it over
@@ -162,9 +162,8 @@ class ForkServer:
         if self._server is not None and self._server.has_died():
             self._drop_locked()
         if self._server is None:
-            ours = [name for name in sys.modules if name.startswith(f"{__package__}.")]
-            preload = ours, list(self._preload_modules), self._on_error
-            self._server = _Server.launch(preload, _state_of_program())
+            preload = _modules_in_use(), list(self._preload_modules), self._on_error
+            self._server = _Server.launch(preload, _state_for_server())
 
     def _ask(self, fds, payload_for):
         with self._lock:
@@ -210,33 +209,39 @@ class ForkServer:
 
 # What the server and its children are told
 
-#: What does not go into the server's own state: the log is the children's.
-_FOR_CHILDREN_ALONE = ("name", "log_to_stderr", "log_level")
-
 
 def _state_of_program():
-    """What a child must know, but for what is its alone: preparation data and the environment."""
+    """What children must know, but for their names: preparation data and the environment."""
     state = spawn.get_preparation_data(None)
-    for name in _FOR_CHILDREN_ALONE:
-        state.pop(name, None)
+    del state["name"]
     state["environ"] = dict(os.environ)
-    # what may be changed in place
+    return state
+
+
+def _state_for_server():
+    state = _state_of_program()
+    # The log is the children's.
+    state["log_to_stderr"] = False
+    state.pop("log_level", None)
+    # These may be changed in place.
     for name in ("sys_path", "sys_argv"):
         state[name] = list(state[name])
     return state
 
 
-def changes_since(state, name):
-    """What a child called `name` must be told besides `state`: a dict, to be acted on by _prepare.
+def changes_since(state):
+    """What a child must be told besides `state`: a dict, to be acted on by _prepare.
 
     Most often it is empty.
     """
-    data = spawn.get_preparation_data(name)
-    del data["name"]  # it is part of every request
-    data["environ"] = dict(os.environ)
-    if not data["log_to_stderr"]:
-        del data["log_to_stderr"]
-    return {key: value for key, value in data.items() if key not in state or state[key] != value}
+    now = _state_of_program()
+    return {key: value for key, value in now.items() if key not in state or state[key] != value}
+
+
+def _modules_in_use():
+    """Of this package; but for those that are programs."""
+    ours = [name for name in sys.modules if name.startswith(f"{__package__}.")]
+    return [name for name in ours if not name.endswith("__main__")]
 
 
 def _prepare(data):
@@ -285,10 +290,13 @@ def _preload(ours, names, on_error, data):
     worker is ten milliseconds of imports.
     """
     global _left_over
-    for name in ours:
-        __import__(name)
     main = {name: data.pop(name) for name in list(data) if name.startswith("init_main")}
     _prepare(data)
+    for name in ours:
+        try:
+            __import__(name)
+        except ImportError:
+            pass
     current = process.current_process()
     _left_over = main
     if "__main__" in names:

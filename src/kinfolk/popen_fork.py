@@ -174,18 +174,19 @@ def _fork():
 
 
 def _warn_of_threads():
-    threading = sys.modules.get("threading")
-    try:
-        count = len(os.listdir("/proc/self/task"))
-    except OSError:
-        count = threading.active_count() if threading else 1
-    if count < 2:
+    count = _kin.thread_count()
+    if count == 1:
         return
-    me = threading.current_thread() if threading else None
-    others = [thread.name for thread in threading.enumerate() if thread is not me] if me else []
+    threading = sys.modules.get("threading")
+    others = []
+    if threading is not None:
+        me = threading.current_thread()
+        others = [thread.name for thread in threading.enumerate() if thread is not me]
     nameless = count - 1 - len(others)
     if nameless > 0:
         others.append(f"{nameless} that Python did not start")
+    if not others:
+        return
     import warnings
 
     warnings.warn(

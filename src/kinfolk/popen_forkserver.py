@@ -47,7 +47,7 @@ class Popen(popen_fork.Popen):
         tracker_fd = spawn.tracker_fd()
 
         def payload_for(state):
-            changes = self._pack_changes(state, process_obj.name)
+            changes = self._pack_changes(state)
             return forkserver.request_for(
                 process_obj.name, changes, spawn.number_of(obj), watch, tracker_fd
             )
@@ -62,8 +62,8 @@ class Popen(popen_fork.Popen):
         sentinel = watch.sentinel_of(self.pid, self._pidfd)
         self._hold(sentinel, self._status_fd, self._pidfd)
 
-    def _pack_changes(self, state, name):
-        changes = forkserver.changes_since(state, name)
+    def _pack_changes(self, state):
+        changes = forkserver.changes_since(state)
         if not changes:
             return None
         blob = spawn.pack_data(changes)

@@ -95,7 +95,7 @@ class BaseProcess:
         self._name = name or f"{type(self).__name__}-{':'.join(map(str, self._identity))}"
         if daemon is not None:
             self.daemon = daemon
-        _all_processes().add(self)
+        sys.modules[__name__]._dangling.add(self)
 
     def run(self):
         """Do the work, in the child: call the target.  For subclasses to override."""
@@ -439,20 +439,15 @@ _children = set()
 os.register_at_fork(after_in_child=_forget_children)
 
 
-def _all_processes():
-    """Every process object that exists, for tests that look for leaks: `_dangling`, made when needed.
-
-    A child that was started afresh does not need it, nor the module that it is from.
-    """
-    found = globals().get("_dangling")
-    if found is None:
-        from _weakrefset import WeakSet
-
-        found = globals()["_dangling"] = WeakSet()
-    return found
-
-
 def __getattr__(name):
-    if name == "_dangling":
-        return _all_processes()
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """`_dangling`: every process object that exists, for tests that look for leaks.
+
+    Made when it is first asked for: a child that was started afresh need not import what it is from.
+    """
+    global _dangling
+    if name != "_dangling":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from _weakrefset import WeakSet
+
+    _dangling = WeakSet()
+    return _dangling

@@ -170,28 +170,24 @@ def _remove_temp_dir(rmtree, folder):
 _afterfork_counter = itertools.count()
 
 
-def _after_forkers():
-    """(number, id, function) -> object: `_afterfork_registry`, made when needed.
-
-    A child that was started afresh need not import what it is made of.
-    """
-    found = globals().get("_afterfork_registry")
-    if found is None:
-        from weakref import WeakValueDictionary
-
-        found = globals()["_afterfork_registry"] = WeakValueDictionary()
-    return found
-
-
 def __getattr__(name):
-    if name == "_afterfork_registry":
-        return _after_forkers()
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """`_afterfork_registry`: (number, id, function) -> object.
+
+    Made when it is first asked for: a child that was started afresh need not import what it is from.
+    """
+    global _afterfork_registry
+    if name != "_afterfork_registry":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from weakref import WeakValueDictionary
+
+    _afterfork_registry = WeakValueDictionary()
+    return _afterfork_registry
 
 
 def register_after_fork(obj, func):
     """Have `func(obj)` called in every forked child, in order of registration, while `obj` lives."""
-    _after_forkers()[next(_afterfork_counter), id(obj), func] = obj
+    registry = sys.modules[__name__]._afterfork_registry
+    registry[next(_afterfork_counter), id(obj), func] = obj
 
 
 def _run_after_forkers():

@@ -14,7 +14,6 @@ import pytest
 
 import kinfolk
 from kinfolk import context, forkserver, queues, spawn, util
-from kinfolk.forkserver import _forkserver
 
 METHODS = ("fork", "spawn", "forkserver")
 DEFAULT = "forkserver" if sys.version_info >= (3, 14) else "fork"
@@ -31,17 +30,6 @@ def unsettled():
     kinfolk.set_start_method(None, force=True)
     yield
     kinfolk.set_start_method(before, force=True)
-
-
-@pytest.fixture
-def own_server():
-    """A fork server that the test may do with as it likes."""
-    _forkserver._stop()
-    preload = _forkserver._preload_modules
-    yield _forkserver
-    _forkserver._stop()
-    kinfolk.set_forkserver_preload(preload)
-    _forkserver.ensure_running()
 
 
 def call(ctx, target, *args):

@@ -15,7 +15,6 @@ import warnings
 import pytest
 
 import kinfolk
-from kinfolk.forkserver import _forkserver
 
 HOME = os.path.dirname(os.path.dirname(kinfolk.__file__))
 METHODS = ("fork", "spawn", "forkserver")
@@ -24,17 +23,6 @@ METHODS = ("fork", "spawn", "forkserver")
 @pytest.fixture(params=METHODS)
 def ctx(request):
     return kinfolk.get_context(request.param)
-
-
-@pytest.fixture
-def own_server():
-    """A fork server that the test may do with as it likes."""
-    _forkserver._stop()
-    preload = _forkserver._preload_modules
-    yield _forkserver
-    _forkserver._stop()
-    kinfolk.set_forkserver_preload(preload)
-    _forkserver.ensure_running()
 
 
 def program(tmp_path, text, *args, **options):
@@ -292,6 +280,13 @@ def test_breakpoint_without_a_terminal_is_as_usual(tmp_path):
 
 
 # What the fork server says when it cannot be
+
+
+def test_a_module_of_ours_that_the_server_cannot_import_is_left_to_the_children(
+    own_server, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "kinfolk.not_there", sys)
+    assert call(kinfolk.get_context("forkserver"), abs, -1) == 1
 
 
 def test_modules_that_cannot_be_preloaded(own_server):

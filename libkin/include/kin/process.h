@@ -81,6 +81,9 @@ KIN_API KIN_NODISCARD kin_err kin_process_wait(kin_process *process, kin_deadlin
  * Errors: -ESRCH: it has ended and was waited for; -EPERM, -EINVAL. */
 KIN_API kin_err kin_process_signal(kin_process *process, int signo);
 
+/* How many threads this process has, whoever started them; 0 if the system does not tell. */
+KIN_API int kin_thread_count(void);
+
 /* -- The zygote ------------------------------------------------------------------ */
 
 /* Clients and zygote talk over one pair of sockets from kin_zygote_channel().  The

@@ -64,6 +64,7 @@ static inline void kin__os_pause(void) {
 
 int kin__os_pid(void);      /* (fork) */
 uint32_t kin__os_tid(void); /* (fork) */
+int kin__os_threads(void);  /* of this process; 0: not known */
 /* Is the calling thread the one that lives as long as its process? (fork) */
 bool kin__os_is_main_thread(void);
 /* When the process was started, in the system's own ticks; 0 if there is none

@@ -172,6 +172,11 @@ uint32_t kin__os_tid(void) {
     return (uint32_t)syscall(SYS_gettid);
 }
 
+int kin__os_threads(void) {
+    struct stat status; /* a directory for each, beside . and .. */
+    return stat("/proc/self/task", &status) == 0 ? (int)status.st_nlink - 2 : 0;
+}
+
 bool kin__os_is_main_thread(void) {
     return kin__os_tid() == (uint32_t)kin__os_pid();
 }

@@ -165,3 +165,7 @@ kin_err kin_process_signal(kin_process *process, int signo) {
     }
     return kin__os_process_signal(process->pid, process->pidfd, signo);
 }
+
+int kin_thread_count(void) {
+    return kin__os_threads();
+}

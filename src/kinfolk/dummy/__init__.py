@@ -15,6 +15,7 @@ from queue import Queue
 from threading import Barrier, BoundedSemaphore, Condition, Event, Lock, RLock, Semaphore
 from threading import current_thread as current_process
 
+from .._manager_values import Namespace  # noqa: F401 (a Manager's, too)
 from .connection import Pipe
 
 __all__ = [
@@ -83,19 +84,6 @@ def _children_of(thread):
 
 def freeze_support():
     """Do nothing: a thread needs no program of its own."""
-
-
-class Namespace:
-    """An object to hang attributes on."""
-
-    def __init__(self, /, **kwds):
-        self.__dict__.update(kwds)
-
-    def __repr__(self):
-        public = sorted(
-            f"{name}={value!r}" for name, value in self.__dict__.items() if not name.startswith("_")
-        )
-        return f"{type(self).__name__}({', '.join(public)})"
 
 
 class Value:
