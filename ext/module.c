@@ -18,7 +18,7 @@ static int (*const parts[])(PyObject *module) = {
     kinx_queue_exec,       kinx_process_exec,      kinx_pickler_exec,    kinx_unpickler_exec,
     kinx_by_value_exec,    kinx_transit_exec,      kinx_connection_exec, kinx_wait_exec,
     kinx_descriptor_exec,  kinx_condition_exec,    kinx_barrier_exec,    kinx_shared_dict_exec,
-    kinx_shared_list_exec, kinx_synchronized_exec,
+    kinx_shared_list_exec, kinx_synchronized_exec, kinx_ticket_exec,
 };
 
 static int module_exec(PyObject *module) {

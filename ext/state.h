@@ -19,6 +19,7 @@
 
 #if PY_VERSION_HEX < 0x030C0000 /* these names are newer than what they name */
 #include <structmember.h>
+#define Py_T_INT T_INT
 #define Py_T_PYSSIZET T_PYSSIZET
 #define Py_READONLY READONLY
 #define Py_T_OBJECT_EX T_OBJECT_EX
@@ -36,6 +37,7 @@ typedef struct kinx_state {
     PyTypeObject *synchronized; /* SynchronizedBase */
     PyTypeObject *blob_type;
     PyTypeObject *doorbell_type;
+    PyTypeObject *ticket_type, *job_type;
     PyObject *stale_reference;
 
     PyObject *open; /* kinfolk._kin._open, which pickles of refs call */
@@ -49,6 +51,7 @@ typedef struct kinx_state {
     bool fork_hooked;
 
     /* Imported when first needed: see kinx_import. */
+    PyObject *dumps;                                       /* kinfolk.pickle's */
     PyObject *queue_full, *queue_empty;                    /* queue.Full, queue.Empty */
     PyObject *broken_barrier;                              /* threading.BrokenBarrierError */
     PyObject *describe_lock;                               /* kinfolk.synchronize's */
@@ -71,6 +74,9 @@ typedef struct kinx_state {
         for (int kind_ = 0; kind_ < KINX_KINDS; kind_++) visit((st)->kind_types[kind_]); \
         visit((st)->blob_type);                                                          \
         visit((st)->doorbell_type);                                                      \
+        visit((st)->ticket_type);                                                        \
+        visit((st)->job_type);                                                           \
+        visit((st)->dumps);                                                              \
         visit((st)->stale_reference);                                                    \
         visit((st)->open);                                                               \
         visit((st)->queue_full);                                                         \
@@ -135,6 +141,7 @@ int kinx_blob_exec(PyObject *module);
 int kinx_descriptor_exec(PyObject *module);
 int kinx_queue_exec(PyObject *module);
 int kinx_wait_exec(PyObject *module);
+int kinx_ticket_exec(PyObject *module);
 
 /* Make a call that parks, without the GIL, until it ends for another reason
  * than a signal.  If a signal's handler raises, err is -EINTR and the exception

@@ -1,21 +1,21 @@
-"""What a Pool's engine is made of: crews that make workers, seats, tickets, packing and a bell.
+"""What a Pool's engine is made of: crews that make workers, seats, and a bell.
 
 A crew knows the one difference between a Pool and a ThreadPool: what a worker is, a process or a
-thread, and which queues reach it.  A `Seat` is a worker as its parent sees it, a `Ticket` a task on
-its way.  They are plain records; who may change them, and when, is said in _pool_engine.
+thread, and which queues reach it.  A `Seat` is a worker as its parent sees it, a plain record; who may
+change it, and when, is said in _pool_engine.  Tickets, the tasks on their way, are C's (_kin.Job).
 """
 
 import collections
 import os
 import queue
 import threading
-from types import FunctionType
 
-from . import pickle, util
+from . import util
+from ._kin import ticket
 from ._pool_worker import How, mapstar, safe_repr, starmapstar, worker
 from .connection import wait
 
-__all__ = ["Bell", "ProcessCrew", "Seat", "ThreadCrew", "Ticket"]
+__all__ = ["Bell", "ProcessCrew", "Seat", "ThreadCrew", "ticket_of", "title"]
 
 
 class ProcessCrew:
@@ -30,9 +30,6 @@ class ProcessCrew:
 
     def make_queue(self):
         return self._ctx.Queue()
-
-    def make_packing(self):
-        return Packing()
 
     def start(self, line):
         process = self._make_process(self._ctx, target=worker, args=(line, *self._worker_args))
@@ -60,9 +57,6 @@ class ThreadCrew(ProcessCrew):
 
     def make_queue(self):
         return LocalQueue()
-
-    def make_packing(self):
-        return NoPacking()
 
     def wait(self, seats, bell, timeout):
         wait([bell], timeout)
@@ -138,61 +132,19 @@ class Bell:
     __del__ = close
 
 
-class Ticket:
-    """One task on its way: number `index` of `job`."""
-
-    __slots__ = ("args", "func", "how", "index", "job", "kwds", "packing", "retries", "returns")
-
-    def __init__(self, job, index, func, args, kwds, packing):
-        self.job = job
-        self.index = index
-        self.how = How.CALL
-        if func is mapstar or func is starmapstar:
-            self.how = How.MAP if func is mapstar else How.STARMAP
-            ((func, args),) = args
-        self.func = func
-        self.args = args
-        self.kwds = kwds
-        self.packing = packing
-        self.returns = 0  # how often it came back, untouched, from a worker that died
-        self.retries = 0  # how often it was given to another after a worker had died working on it
-
-    def task(self):
-        """What is to be put into a line."""
-        return self.how, self.packing.pack(self.func), self.args, self.kwds
-
-    def __str__(self):
-        return getattr(self.func, "__qualname__", None) or safe_repr(self.func)
+def ticket_of(task):
+    """The ticket of a task as the standard library's pool writes them down."""
+    job, index, func, args, kwds = task
+    how = How.CALL
+    if func is mapstar or func is starmapstar:
+        how = How.MAP if func is mapstar else How.STARMAP
+        ((func, args),) = args
+    return ticket(job, index, how, func, args, kwds)
 
 
-class Packing:
-    """Pickles what the tasks of one job call: a function once, other things with each task.
-
-    Those may have a state of their own (a bound method, a partial), which tasks do not share.
-    """
-
-    def __init__(self):
-        self._known = None, None  # the function that the last task had, and its pickle
-
-    def pack(self, func):
-        known, data = self._known
-        if type(func) is not FunctionType:
-            return func
-        if func is not known:
-            self._known = func, None
-            return func  # it may be the only task
-        if data is None:
-            data = pickle.dumps(func)
-            self._known = func, data
-        return data
-
-
-class NoPacking:
-    """For threads, which take things as they are, and for a job of one task."""
-
-    @staticmethod
-    def pack(func):
-        return func
+def title(ticket):
+    """What a task is called in a message: by its function."""
+    return getattr(ticket.func, "__qualname__", None) or safe_repr(ticket.func)
 
 
 class Seat:

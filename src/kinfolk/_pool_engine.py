@@ -1,7 +1,7 @@
 """The engine of a Pool: who works on what, what came of it, and what happens when a worker dies.
 
-The face (pool.py) puts `(tasks, set_length)` into a queue: an iterator of `(job, i, func, args,
-kwds)`, and whom to tell how many there were.  Three threads of the parent do the rest:
+The face (pool.py) puts `(job, set_length)` into a queue: a Job, which makes tickets of an iterable
+(or an iterator of `(job, i, func, args, kwds)`), and whom to tell how many there were.  Three threads of the parent do the rest:
 
     feeder     takes tasks off the iterators, a few more than there are workers to take them
     collector  hears the workers: gives a free one its next task, hands outcomes to the results
@@ -36,9 +36,10 @@ import threading
 import time
 
 from . import util
-from ._pool_crew import Bell, NoPacking, Seat, Ticket
+from ._kin import Job, Ticket, by_job, ticket
+from ._pool_crew import Bell, Seat, ticket_of, title
 from ._pool_results import report
-from ._pool_worker import Line, MaybeEncodingError, News, RemoteTraceback, WorkerDied
+from ._pool_worker import How, Line, MaybeEncodingError, News, RemoteTraceback, WorkerDied
 from .context import ProcessError
 
 __all__ = ["Engine"]
@@ -66,6 +67,9 @@ _DEEPEST = 120
 _AHEAD = 4
 # How often a task goes to another worker because the last one died before touching it.
 _MAX_RETURNS = 3
+
+
+_task_of = Ticket.task
 
 
 def reraise(exc):
@@ -184,22 +188,45 @@ class Engine:
         self._stop_if_done()
 
     def _feed_job(self, tasks, set_length):
+        if isinstance(tasks, Job):
+            count = self._feed_tickets(tasks)
+        else:
+            count = self._feed_foreign(tasks)
+        if set_length and count is not None:
+            set_length(count)
+
+    def _feed_tickets(self, job):
+        """Make a job's tickets ready.  How many that were; None if nobody wants them any more."""
+        append = self._ready.append
+        while not self._terminated and job.number in self._jobs:
+            try:
+                if not job.take(append, self.size * self._depth):
+                    return job.count
+            except BaseException as exc:
+                self._settle(job.number, [(job.count, (False, exc))])
+                return job.count + 1
+            finally:
+                self._go_on_in_time()
+        return None
+
+    def _feed_foreign(self, tasks):
+        """The same for tasks that are written down as the standard library's pool does."""
         count = 0
-        packing = self._crew.make_packing()
-        for job, index, func, args, kwds in tasks:
+        for task in tasks:
+            job, index, func, args, _ = task
             if self._terminated or job not in self._jobs:
-                return
+                return None
             count = index + 1
             if func is reraise:
                 self._settle(job, [(index, (False, args[0]))])
             else:
-                self._admit(Ticket(job, index, func, args, kwds, packing))
-            del func, args, kwds
-        if set_length:
-            set_length(count)
+                self._ready.append(ticket_of(task))
+                self._go_on_in_time()
+            del task, func, args
+        return count
 
     def submit(self, tasks, set_length):
-        """Take a job: an iterator of tasks, and whom to tell how many there were."""
+        """Take a Job, or an iterator of tasks, and whom to tell how many there were."""
         with self._lock:
             self._unfed += 1
         self._taskqueue.put((tasks, set_length))
@@ -212,8 +239,7 @@ class Engine:
         with self._lock:
             is_next = not self._unfed and not self._broken and not self._is_over()
             if is_next:
-                ticket = Ticket(job, 0, func, args, kwds, NoPacking)
-                self._ready.append(ticket)
+                self._ready.append(ticket(job, 0, How.CALL, func, args, kwds))
         if not is_next:
             self.submit([(job, 0, func, args, kwds)], None)
 
@@ -223,9 +249,8 @@ class Engine:
             self._dispatch()
         self._try_again()
 
-    def _admit(self, ticket):
-        """Make the ticket ready, when not too many others are."""
-        self._ready.append(ticket)
+    def _go_on_in_time(self):
+        """The same, by the feeder: wait if too much is ready."""
         self.go_on()
         if len(self._ready) > _AHEAD * self.size * self._depth:
             with self._room:
@@ -306,7 +331,7 @@ class Engine:
         if len(tickets) == 1:
             seat.line.tasks.put(tickets[0].task())
         else:
-            seat.line.tasks.put_many([ticket.task() for ticket in tickets])
+            seat.line.tasks.put_many(map(_task_of, tickets))
 
     def _refuse(self, seat, ticket, exc):
         """This ticket cannot be put, because of `exc`; those before it have been."""
@@ -443,14 +468,7 @@ class Engine:
             self._note_pace(seat, len(tickets))
             self._make_hungry(seat)
         self._dispatch()
-        job, batch = None, []
-        for ticket, outcome in zip(tickets, outcomes):
-            if ticket.job != job:
-                if batch:
-                    self._settle(job, batch)
-                job, batch = ticket.job, []
-            batch.append((ticket.index, outcome))
-        if batch:
+        for job, batch in by_job(tickets, outcomes):
             self._settle(job, batch)
         if len(tickets) < len(outcomes):
             # It answers what it was not asked: its end of the line is torn, so it cannot stay.
@@ -511,7 +529,7 @@ class Engine:
                     self._ready.appendleft(ticket)
         self._dispatch()
         for ticket in lost:
-            died = _obituary(seat, f"while it worked on {ticket}")
+            died = _obituary(seat, f"while it worked on {title(ticket)}")
             self._settle(ticket.job, [(ticket.index, (False, died))])
         self._stop_if_done()
 

@@ -17,7 +17,7 @@ tells the parent so.
 
 A task is
 
-    (how, func, args, kwds)     how: one of How; func: itself, or its pickle in bytes
+    (how, func, args, kwds)     how: one of How; func: itself, or its pickle in bytes; no kwds: {}
 
 so that the function of a map, which is dear to pickle by value, is pickled once and not with each
 chunk.
@@ -229,7 +229,7 @@ def _function(data):
     return function
 
 
-def _work(how, func, args, kwds):
+def _work(how, func, args, kwds={}):  # noqa: B006
     if type(func) is bytes:
         func = _function(func)
     if how == How.CALL:

@@ -1,8 +1,8 @@
 """Pools: a number of workers, processes or threads, and functions applied by them.
 
 This is the face: what is called, how arguments are checked, and which result is given back.  A call
-becomes an iterator of tasks, `(job, i, func, args, kwds)`, that goes into `_taskqueue` together
-with the one to be told how many there were; the engine (_pool_engine) takes it from there, and
+becomes a `Job`, an iterator of tasks, that goes into `_taskqueue` together with the one to be told
+how many there were; the engine (_pool_engine) takes it from there, and
 brings outcomes to the result that waits under `job` in `_cache` (_pool_results).  Iterators are
 consumed by the engine, a little ahead of the workers: a long `imap` never lies in memory as tasks.
 
@@ -22,6 +22,7 @@ import warnings
 import weakref
 
 from . import TimeoutError, get_context, util  # noqa: F401 (the name TimeoutError is looked for here)
+from ._kin import Job
 from ._pool_crew import ProcessCrew, ThreadCrew
 from ._pool_engine import CLOSE, INIT, RUN, TERMINATE, Engine, pool_was_terminated
 from ._pool_engine import reraise as _helper_reraises_exception
@@ -35,6 +36,7 @@ from ._pool_results import (
 )
 from ._pool_worker import (  # noqa: F401
     ExceptionWithTraceback,
+    How,
     MaybeEncodingError,
     RemoteTraceback,
     WorkerDied,
@@ -160,19 +162,19 @@ class Pool:
 
         Tasks travel in chunks of `chunksize` (None: four chunks for each worker).
         """
-        return self._map_async(func, iterable, mapstar, chunksize).get()
+        return self._map_async(func, iterable, How.MAP, chunksize).get()
 
     def map_async(self, func, iterable, chunksize=None, callback=None, error_callback=None):
         """An AsyncResult of what `map` returns; callbacks as for `apply_async`."""
-        return self._map_async(func, iterable, mapstar, chunksize, callback, error_callback)
+        return self._map_async(func, iterable, How.MAP, chunksize, callback, error_callback)
 
     def starmap(self, func, iterable, chunksize=None):
         """As `map`, with `func(*x)` for each x of `iterable`."""
-        return self._map_async(func, iterable, starmapstar, chunksize).get()
+        return self._map_async(func, iterable, How.STARMAP, chunksize).get()
 
     def starmap_async(self, func, iterable, chunksize=None, callback=None, error_callback=None):
         """An AsyncResult of what `starmap` returns; callbacks as for `apply_async`."""
-        return self._map_async(func, iterable, starmapstar, chunksize, callback, error_callback)
+        return self._map_async(func, iterable, How.STARMAP, chunksize, callback, error_callback)
 
     def imap(self, func, iterable, chunksize=1):
         """An iterator over `func(x)` for each x of `iterable`, in order.
@@ -227,11 +229,12 @@ class Pool:
                 f"Pool not running in this process, but in process {self._engine.owner}"
             )
 
-    def _submit(self, make_result, make_tasks):
+    def _submit(self, make_result, func, iterable, how, size):
         with self._gate:
             self._check_running()
             result = make_result()
-            self._engine.submit(make_tasks(result), result._set_length)
+            job = Job(result._job, func, iterable, how, size, not self._crew.local)
+            self._engine.submit(job, result._set_length)
         self._fail_if_terminated(result)
         return result
 
@@ -241,7 +244,7 @@ class Pool:
             result._fail(pool_was_terminated(), tell=False)
 
     def _map_async(
-        self, func, iterable, mapper, chunksize=None, callback=None, error_callback=None
+        self, func, iterable, how, chunksize=None, callback=None, error_callback=None
     ):
         self._check_running()
         if not hasattr(iterable, "__len__"):
@@ -255,7 +258,7 @@ class Pool:
         def make_result():
             return MapResult(self, chunksize, length, callback, error_callback)
 
-        return self._submit_chunks(make_result, func, iterable, mapper, chunksize)
+        return self._submit(make_result, func, iterable, how, chunksize)
 
     def _imap(self, kind, func, iterable, chunksize):
         self._check_running()
@@ -266,22 +269,16 @@ class Pool:
             return kind(self)
 
         if chunksize == 1:
-            return self._submit(
-                make_result,
-                lambda result: self._guarded_task_generation(result._job, func, iterable),
-            )
-        chunks = self._submit_chunks(make_result, func, iterable, mapstar, chunksize)
+            return self._submit(make_result, func, iterable, How.CALL, 1)
+        chunks = self._submit(make_result, func, iterable, How.MAP, chunksize)
         return (item for chunk in chunks for item in chunk)
-
-    def _submit_chunks(self, make_result, func, iterable, mapper, chunksize):
-        chunks = self._get_tasks(func, iterable, chunksize)
-        return self._submit(
-            make_result, lambda result: self._guarded_task_generation(result._job, mapper, chunks)
-        )
 
     @staticmethod
     def _guarded_task_generation(result_job, func, iterable):
-        """The tasks of a map; if the iterable raises, the last one stands for that."""
+        """Tasks as the standard library writes them down, for programs that add methods to Pool.
+
+        If the iterable raises, the last one stands for that.
+        """
         i = -1
         try:
             for i, x in enumerate(iterable):
