@@ -17,7 +17,8 @@ there, behind everything that the worker had said while it lived.
 
 Invariants:
   * a seat is in `seats` from before its worker is started until its death came through the outbox;
-  * a seat is in `hungry` only while its worker lives and could do with more tickets;
+  * a seat is in `hungry` only while its worker lives and could do with more tickets; those that have
+    none come first;
   * `seat.giving` is set by the one that puts into its line or takes out of it, and by nobody else
     meanwhile; so the last tickets of the seat are those in the line;
   * a ticket is in `ready`, or on one seat, or settled; and settled once, with its outcome or with
@@ -63,6 +64,8 @@ _BAD_LUCK = 10
 # much shorter than anybody would notice.
 _WORK_AHEAD = 0.006
 _DEEPEST = 120
+# By what part of that it is worth to give something at all.
+_FEW = 4
 # How many times that for each worker is made ahead of its time.
 _AHEAD = 4
 # How often a task goes to another worker because the last one died before touching it.
@@ -70,6 +73,19 @@ _MAX_RETURNS = 3
 
 
 _task_of = Ticket.task
+
+
+_forks = itertools.count(1)
+_process = 0  # which one of a line of forks this is: cheaper to ask for than its number
+
+
+def _note_fork():
+    global _process
+    _process = next(_forks)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
 
 
 def reraise(exc):
@@ -92,6 +108,7 @@ class Engine:
         self.size = size
         self.retries = retries
         self.owner = os.getpid()
+        self._process = _process
         self._crew = crew
         self._maxtasks = maxtasks
         self._jobs = jobs
@@ -146,14 +163,14 @@ class Engine:
 
     def hang_up(self):
         """End the workers soon; what is not done by then fails."""
-        if os.getpid() == self.owner:
+        if self.is_ours():
             self._terminated = True
             self._bell.ring()
 
     def terminate(self):
         """End the workers, and wait until they have ended, unless a thread of the engine asks."""
         self.hang_up()
-        if os.getpid() == self.owner and threading.current_thread() not in self.threads():
+        if self.is_ours() and threading.current_thread() not in self.threads():
             self.keeper.join()
 
     def join(self):
@@ -163,6 +180,10 @@ class Engine:
         patience = _GRACE if self._terminated else None
         self.feeder.join(patience)
         self.collector.join(patience)
+
+    def is_ours(self):
+        """Is this the process that has the pool?"""
+        return self._process == _process
 
     def threads(self):
         return self.feeder, self.collector, self.keeper
@@ -245,9 +266,20 @@ class Engine:
 
     def go_on(self):
         """Something is ready."""
-        if self._hungry:
+        if self._is_worth_it():
             self._dispatch()
         self._try_again()
+
+    def _is_worth_it(self):
+        """Is there a worker that will soon be idle, or much for one that could take more?
+
+        If not, what is ready has time until a worker is heard: each that is hungry has some left.
+        """
+        try:
+            poorest = self._hungry[0]
+        except IndexError:
+            return False
+        return _FEW * len(poorest.tickets) < self._depth or _FEW * len(self._ready) > self._depth
 
     def _go_on_in_time(self):
         """The same, by the feeder: wait if too much is ready."""
@@ -385,7 +417,10 @@ class Engine:
         has_enough = 2 * len(seat.tickets) > self._depth
         if not (has_enough or seat.hungry or seat.giving or seat.dead or seat.left == 0):
             seat.hungry = True
-            self._hungry.append(seat)
+            if seat.tickets:
+                self._hungry.append(seat)
+            else:
+                self._hungry.appendleft(seat)
 
     # The collector.
 
@@ -466,6 +501,9 @@ class Engine:
         with self._lock:
             tickets = [seat.tickets.popleft() for _ in range(min(len(outcomes), len(seat.tickets)))]
             self._note_pace(seat, len(tickets))
+            if seat.hungry and not seat.tickets:
+                self._hungry.remove(seat)
+                self._hungry.appendleft(seat)
             self._make_hungry(seat)
         self._dispatch()
         for job, batch in by_job(tickets, outcomes):

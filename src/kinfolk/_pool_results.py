@@ -92,9 +92,10 @@ class ApplyResult:
 
         TimeoutError if it is not there after `timeout` seconds.
         """
-        self.wait(timeout)
-        if not self.ready():
-            raise TimeoutError
+        if not self._is_ready:
+            self.wait(timeout)
+            if not self.ready():
+                raise TimeoutError
         if self._success:
             return self._value
         try:
@@ -107,8 +108,8 @@ class ApplyResult:
         self._finish(success, value)
 
     def _set_many(self, outcomes):
-        for i, outcome in outcomes:
-            self._set(i, outcome)
+        for _, (success, value) in outcomes:
+            self._finish(success, value)
 
     def _set_length(self, length):
         """One task it is: nothing to learn."""
@@ -122,14 +123,14 @@ class ApplyResult:
         self._success = success
         self._value = value
         callback = self._callback if success else self._error_callback
+        self._pool = self._callback = self._error_callback = None
         try:
-            if tell and callback:
+            if callback and tell:
                 callback(value)
         except BaseException as exc:
             report(exc)
         finally:
             self._note_ready()
-            self._pool = self._callback = self._error_callback = None
 
     __class_getitem__ = classmethod(types.GenericAlias)
 

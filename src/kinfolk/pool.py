@@ -219,7 +219,7 @@ class Pool:
         self._engine.hire()
 
     def _is_ours(self):
-        return self._engine.owner == os.getpid()
+        return self._engine.is_ours()
 
     def _check_running(self):
         if self._state != RUN:
