@@ -179,10 +179,9 @@ static kinx_job *job_alloc(PyTypeObject *type, PyObject *number, PyObject *func)
 }
 
 static bool runs_nobody(PyObject *iterable) {
-    return PyList_CheckExact(iterable) || PyTuple_CheckExact(iterable) ||
-           PyRange_Check(iterable) || PyDict_CheckExact(iterable) ||
-           PyAnySet_CheckExact(iterable) || PyUnicode_CheckExact(iterable) ||
-           PyBytes_CheckExact(iterable);
+    return PyList_CheckExact(iterable) || PyTuple_CheckExact(iterable) || PyRange_Check(iterable) ||
+           PyDict_CheckExact(iterable) || PyAnySet_CheckExact(iterable) ||
+           PyUnicode_CheckExact(iterable) || PyBytes_CheckExact(iterable);
 }
 
 static PyObject *job_new(PyTypeObject *type, PyObject *args, PyObject *kwds) {
@@ -296,10 +295,10 @@ static PyType_Spec job_spec = {
 
 /* -- Functions --------------------------------------------------------------------------- */
 
-/* ticket(number, index, how, func, args, kwds) */
+/* make_ticket(number, index, how, func, args, kwds) */
 static PyObject *make_ticket(PyObject *module, PyObject *const *args, Py_ssize_t nargs) {
     if (nargs != 6) {
-        PyErr_SetString(PyExc_TypeError, "ticket() needs 6 arguments");
+        PyErr_SetString(PyExc_TypeError, "make_ticket() needs 6 arguments");
         return NULL;
     }
     kinx_state *st = kinx_state_of(module);
@@ -360,8 +359,8 @@ static PyObject *by_job(PyObject *module, PyObject *const *args, Py_ssize_t narg
 }
 
 static PyMethodDef functions[] = {
-    {"ticket", (PyCFunction)(void (*)(void))make_ticket, METH_FASTCALL,
-     "ticket(number, index, how, func, args, kwds, /)\n--\n\n"
+    {"make_ticket", (PyCFunction)(void (*)(void))make_ticket, METH_FASTCALL,
+     "make_ticket(number, index, how, func, args, kwds, /)\n--\n\n"
      "The ticket of a task that is no Job's.  Its function is pickled with it."},
     {"by_job", (PyCFunction)(void (*)(void))by_job, METH_FASTCALL,
      "by_job(tickets, outcomes, /)\n--\n\n"

@@ -472,3 +472,32 @@ def _type_variable(
     module_name: str | None,
     /,
 ) -> Any: ...
+
+class Ticket:
+    job: Any
+    index: int
+    func: Callable[..., Any]
+    args: Any
+    kwds: dict[str, Any]
+    returns: int
+    retries: int
+    def task(self) -> tuple[Any, ...]: ...
+
+class Job:
+    number: Any
+    count: int
+    def __init__(
+        self,
+        number: Any,
+        func: Callable[..., Any],
+        iterable: Iterable[Any],
+        how: int,
+        size: int,
+        packs: bool,
+    ) -> None: ...
+    def take(self, append: Callable[[Ticket], object], most: int, /) -> int: ...
+
+def make_ticket(
+    number: Any, index: int, how: int, func: Callable[..., Any], args: Any, kwds: Any, /
+) -> Ticket: ...
+def by_job(tickets: list[Ticket], outcomes: list[Any], /) -> list[tuple[Any, list[Any]]]: ...

@@ -11,7 +11,7 @@ import queue
 import threading
 
 from . import util
-from ._kin import ticket
+from ._kin import make_ticket
 from ._pool_worker import How, mapstar, safe_repr, starmapstar, worker
 from .connection import wait
 
@@ -139,7 +139,7 @@ def ticket_of(task):
     if func is mapstar or func is starmapstar:
         how = How.MAP if func is mapstar else How.STARMAP
         ((func, args),) = args
-    return ticket(job, index, how, func, args, kwds)
+    return make_ticket(job, index, how, func, args, kwds)
 
 
 def title(ticket):
@@ -161,8 +161,10 @@ class Seat:
         "left",
         "line",
         "process",
+        "retiring",
         "tickets",
         "up",
+        "verdict",
     )
 
     def __init__(self, line, maxtasks):
@@ -175,6 +177,10 @@ class Seat:
         self.left = maxtasks  # how many more tasks it may be given; None: no end of them
         self.up = False  # it said READY
         self.excuse = None  # what its initializer raised
+        self.retiring = False  # it was sent home: there are to be fewer
+        self.verdict = (
+            None  # it was ended for a ticket's sake: that, and what the ticket fails with
+        )
         self.leaving = False  # a thread that said LEFT
         self.buried = False  # it has ended and was joined,
         self.dead = False  # and the collector has heard so

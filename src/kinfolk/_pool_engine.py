@@ -1,7 +1,8 @@
 """The engine of a Pool: who works on what, what came of it, and what happens when a worker dies.
 
 The face (pool.py) puts `(job, set_length)` into a queue: a Job, which makes tickets of an iterable
-(or an iterator of `(job, i, func, args, kwds)`), and whom to tell how many there were.  Three threads of the parent do the rest:
+(or an iterator of `(job, i, func, args, kwds)`), and whom to tell how many there were.  Three
+threads of the parent do the rest:
 
     feeder     takes tasks off the iterators, a few more than there are workers to take them
     collector  hears the workers: gives a free one its next task, hands outcomes to the results
@@ -37,8 +38,9 @@ import threading
 import time
 
 from . import util
-from ._kin import Job, Ticket, by_job, ticket
+from ._kin import Job, Ticket, by_job, make_ticket
 from ._pool_crew import Bell, Seat, ticket_of, title
+from ._pool_limits import Limits
 from ._pool_results import report
 from ._pool_worker import How, Line, MaybeEncodingError, News, RemoteTraceback, WorkerDied
 from .context import ProcessError
@@ -97,7 +99,7 @@ def pool_was_terminated():
     return ProcessError("the pool was terminated before this was done")
 
 
-class Engine:
+class Engine(Limits):
     """Runs what comes through `taskqueue` on `size` workers of `crew`.
 
     `jobs` is the pool's table of unfinished results by job, `processes` its list of workers.
@@ -105,6 +107,7 @@ class Engine:
     """
 
     def __init__(self, crew, size, maxtasks, jobs, taskqueue, processes, retries=0):
+        super().__init__()
         self.size = size
         self.retries = retries
         self.owner = os.getpid()
@@ -228,6 +231,7 @@ class Engine:
                 return job.count + 1
             finally:
                 self._go_on_in_time()
+        self._drop(job.number)
         return None
 
     def _feed_foreign(self, tasks):
@@ -260,7 +264,7 @@ class Engine:
         with self._lock:
             is_next = not self._unfed and not self._broken and not self._is_over()
             if is_next:
-                self._ready.append(ticket(job, 0, How.CALL, func, args, kwds))
+                self._ready.append(make_ticket(job, 0, How.CALL, func, args, kwds))
         if not is_next:
             self.submit([(job, 0, func, args, kwds)], None)
 
@@ -399,9 +403,7 @@ class Engine:
         seat = max(rich, key=lambda seat: len(seat.tickets), default=None)
         if seat is not None:
             seat.giving = True
-            if seat.hungry:
-                seat.hungry = False
-                self._hungry.remove(seat)
+            self._make_sated(seat)
         return seat
 
     def _be_done_with(self, seat):
@@ -415,12 +417,18 @@ class Engine:
 
     def _make_hungry(self, seat):
         has_enough = 2 * len(seat.tickets) > self._depth
-        if not (has_enough or seat.hungry or seat.giving or seat.dead or seat.left == 0):
+        is_going = seat.dead or seat.retiring or seat.verdict or seat.left == 0
+        if not (has_enough or seat.hungry or seat.giving or is_going):
             seat.hungry = True
             if seat.tickets:
                 self._hungry.append(seat)
             else:
                 self._hungry.appendleft(seat)
+
+    def _make_sated(self, seat):
+        if seat.hungry:
+            seat.hungry = False
+            self._hungry.remove(seat)
 
     # The collector.
 
@@ -505,6 +513,8 @@ class Engine:
                 self._hungry.remove(seat)
                 self._hungry.appendleft(seat)
             self._make_hungry(seat)
+        if seat.retiring:
+            self._retire(seat)
         self._dispatch()
         for job, batch in by_job(tickets, outcomes):
             self._settle(job, batch)
@@ -536,8 +546,7 @@ class Engine:
         with self._lock:
             seat.dead = True
             del self._seats[seat.line.key]
-            if seat.hungry:
-                self._hungry.remove(seat)
+            self._make_sated(seat)
             if seat.up:
                 self._failed_starts = 0
             to_come = seat.giving
@@ -560,14 +569,21 @@ class Engine:
                 if back[-1].returns > _MAX_RETURNS:
                     tickets.append(back.pop())
             self._ready.extendleft(back)
-            lost = [ticket for ticket in tickets if ticket.retries >= self.retries]
+            condemned, verdict = seat.verdict or (None, None)
+            lost = [
+                ticket
+                for ticket in tickets
+                if ticket is condemned or ticket.retries >= self.retries
+            ]
             for ticket in reversed(tickets):
-                if ticket.retries < self.retries:
+                if ticket not in lost:
                     ticket.retries += 1
                     self._ready.appendleft(ticket)
         self._dispatch()
         for ticket in lost:
-            died = _obituary(seat, f"while it worked on {title(ticket)}")
+            died = verdict
+            if ticket is not condemned:
+                died = _obituary(seat, f"while it worked on {title(ticket)}")
             self._settle(ticket.job, [(ticket.index, (False, died))])
         self._stop_if_done()
 
@@ -599,7 +615,7 @@ class Engine:
 
     def _watch(self):
         while not self._terminated and (self._seats or not self._stopping):
-            pause = self._replace()
+            pause = self._enforce(self._replace())
             seats = list(self._seats.values())
             alive = [seat for seat in seats if seat.process and not seat.buried]
             ended = self._crew.wait(alive, self._bell, pause)
@@ -629,7 +645,7 @@ class Engine:
     def _is_short_handed(self):
         if self._is_over() or self._broken or self._failed_starts > self._patience():
             return False
-        return len(self._seats) < self.size
+        return sum(not seat.retiring for seat in list(self._seats.values())) < self.size
 
     def _hire_one(self):
         crew = self._crew

@@ -23,6 +23,7 @@ import itertools
 import threading
 import types
 
+from ._pool_progress import NO_BAR
 from .context import TimeoutError
 
 __all__ = [
@@ -44,7 +45,29 @@ def report(exc):
     threading.excepthook(threading.ExceptHookArgs((type(exc), exc, exc.__traceback__, thread)))
 
 
-class ApplyResult:
+class Pending:
+    """What all of them can: be cancelled, and move a bar."""
+
+    _bar = NO_BAR
+
+    def cancel(self):
+        """End it, undone: who waits gets CancelledError.  Was there time for that?
+
+        Workers that are at it are killed and replaced; other tasks are not touched.  A ThreadPool
+        can only cancel what was given to no thread.
+        """
+        pool = self._pool
+        return pool is not None and pool._engine.cancel(self._job)
+
+    def _show_on(self, bar, size):
+        """Move `bar` by `size` for each outcome."""
+        if bar is not NO_BAR:
+            self._bar, self._step = bar, size
+            if self._job not in self._cache:
+                bar.close()  # an empty map
+
+
+class ApplyResult(Pending):
     """The result of one task, to come.  Made by `Pool.apply_async`."""
 
     def __init__(self, pool, callback, error_callback):
@@ -130,6 +153,8 @@ class ApplyResult:
         except BaseException as exc:
             report(exc)
         finally:
+            if self._bar is not NO_BAR:
+                self._bar.close()
             self._note_ready()
 
     __class_getitem__ = classmethod(types.GenericAlias)
@@ -170,6 +195,8 @@ class MapResult(ApplyResult):
                 elif self._failure is None:
                     self._failure = value
             self._number_left -= len(outcomes)
+        if self._bar is not NO_BAR:
+            self._bar.update(len(outcomes) * self._step)
         self._finish_if_complete()
 
     def _set_length(self, length):
@@ -192,7 +219,7 @@ class MapResult(ApplyResult):
             self._finish(False, self._failure)
 
 
-class IMapIterator:
+class IMapIterator(Pending):
     """The results of `Pool.imap`, in the order of the tasks, each as soon as its turn has come."""
 
     def __init__(self, pool):
@@ -262,6 +289,8 @@ class IMapIterator:
             return
         self._items.append(outcome)
         self._index += 1
+        if self._bar is not NO_BAR:
+            self._bar.update(self._step)
         self._retire_if_complete()
 
     def _set_length(self, length):
@@ -283,6 +312,7 @@ class IMapIterator:
             return
         self._cache.pop(self._job, None)
         self._pool = None
+        self._bar.close()
         self._cond.notify_all()
 
 

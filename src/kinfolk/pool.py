@@ -15,7 +15,6 @@ that was forgotten is collected, with a ResourceWarning, and its workers end.
 """
 
 import itertools
-import os
 import queue
 import threading
 import warnings
@@ -26,6 +25,8 @@ from ._kin import Job
 from ._pool_crew import ProcessCrew, ThreadCrew
 from ._pool_engine import CLOSE, INIT, RUN, TERMINATE, Engine, pool_was_terminated
 from ._pool_engine import reraise as _helper_reraises_exception
+from ._pool_limits import CancelledError
+from ._pool_progress import bar_for
 from ._pool_results import (
     ApplyResult,
     AsyncResult,  # noqa: F401
@@ -45,8 +46,9 @@ from ._pool_worker import (  # noqa: F401
     starmapstar,
     worker,
 )
+from ._processors import usable_processors
 
-__all__ = ["Pool", "ThreadPool", "WorkerDied"]
+__all__ = ["CancelledError", "Pool", "ThreadPool", "WorkerDied"]
 
 
 class Pool:
@@ -138,55 +140,103 @@ class Pool:
     def __exit__(self, exc_type, exc_val, exc_tb):
         self.terminate()
 
-    def apply(self, func, args=(), kwds={}):  # noqa: B006
-        """`func(*args, **kwds)`, worked out by a worker."""
-        return self.apply_async(func, args, kwds).get()
+    def apply(self, func, args=(), kwds={}, *, timeout=None):  # noqa: B006
+        """`func(*args, **kwds)`, worked out by a worker.  timeout: as for `apply_async`."""
+        return self.apply_async(func, args, kwds, timeout=timeout).get()
 
-    def apply_async(self, func, args=(), kwds={}, callback=None, error_callback=None):  # noqa: B006
+    def apply_async(
+        self,
+        func,
+        args=(),
+        kwds={},  # noqa: B006
+        callback=None,
+        error_callback=None,
+        *,
+        timeout=None,
+    ):
         """An AsyncResult of `func(*args, **kwds)`.
 
         When it is there, `callback` is called with the value, or `error_callback` with the
-        exception, in a thread of the pool: other results wait until they have returned.
+        exception, in a thread of the pool: other results wait until they have returned.  After it
+        was worked on for `timeout` seconds it fails with TimeoutError, and its worker is replaced.
         """
-
+        _check_limit(timeout, self._crew)
         with self._gate:
             self._check_running()
             result = ApplyResult(self, callback, error_callback)
+            if timeout is not None:
+                self._engine.limit(result._job, timeout)
             self._engine.submit_one(result._job, func, args, kwds)
         self._engine.go_on()
         self._fail_if_terminated(result)
         return result
 
-    def map(self, func, iterable, chunksize=None):
+    def map(self, func, iterable, chunksize=None, *, timeout=None, progress=False):
         """The list of `func(x)` for each x of `iterable`; the first exception, if any, is raised.
 
-        Tasks travel in chunks of `chunksize` (None: four chunks for each worker).
+        Tasks travel in chunks of `chunksize` (None: four chunks for each worker).  A chunk fails
+        with TimeoutError, and its worker is replaced, when it was worked on for `timeout` seconds
+        for each of its things.  progress: show a bar (of tqdm, which is to be installed); True, or
+        a dict of arguments for it.
         """
-        return self._map_async(func, iterable, How.MAP, chunksize).get()
+        options = timeout, progress
+        return self._map_async(func, iterable, How.MAP, chunksize, options=options).get()
 
-    def map_async(self, func, iterable, chunksize=None, callback=None, error_callback=None):
+    def map_async(
+        self,
+        func,
+        iterable,
+        chunksize=None,
+        callback=None,
+        error_callback=None,
+        *,
+        timeout=None,
+        progress=False,
+    ):
         """An AsyncResult of what `map` returns; callbacks as for `apply_async`."""
-        return self._map_async(func, iterable, How.MAP, chunksize, callback, error_callback)
+        calls, options = (callback, error_callback), (timeout, progress)
+        return self._map_async(func, iterable, How.MAP, chunksize, *calls, options=options)
 
-    def starmap(self, func, iterable, chunksize=None):
+    def starmap(self, func, iterable, chunksize=None, *, timeout=None, progress=False):
         """As `map`, with `func(*x)` for each x of `iterable`."""
-        return self._map_async(func, iterable, How.STARMAP, chunksize).get()
+        options = timeout, progress
+        return self._map_async(func, iterable, How.STARMAP, chunksize, options=options).get()
 
-    def starmap_async(self, func, iterable, chunksize=None, callback=None, error_callback=None):
+    def starmap_async(
+        self,
+        func,
+        iterable,
+        chunksize=None,
+        callback=None,
+        error_callback=None,
+        *,
+        timeout=None,
+        progress=False,
+    ):
         """An AsyncResult of what `starmap` returns; callbacks as for `apply_async`."""
-        return self._map_async(func, iterable, How.STARMAP, chunksize, callback, error_callback)
+        calls, options = (callback, error_callback), (timeout, progress)
+        return self._map_async(func, iterable, How.STARMAP, chunksize, *calls, options=options)
 
-    def imap(self, func, iterable, chunksize=1):
+    def imap(self, func, iterable, chunksize=1, *, timeout=None, progress=False):
         """An iterator over `func(x)` for each x of `iterable`, in order.
 
         `iterable` is taken from as workers get free.  With `chunksize` 1 the iterator has a method
-        `next(timeout=None)` and goes on after an exception.
+        `next(timeout=None)` and goes on after an exception.  timeout, progress: as for `map`.
         """
-        return self._imap(IMapIterator, func, iterable, chunksize)
+        return self._imap(IMapIterator, func, iterable, chunksize, (timeout, progress))
 
-    def imap_unordered(self, func, iterable, chunksize=1):
+    def imap_unordered(self, func, iterable, chunksize=1, *, timeout=None, progress=False):
         """As `imap`, each result as soon as it is there, whichever it is."""
-        return self._imap(IMapUnorderedIterator, func, iterable, chunksize)
+        return self._imap(IMapUnorderedIterator, func, iterable, chunksize, (timeout, progress))
+
+    def resize(self, processes):
+        """Have so many workers.  Those that are too many end when they have done what they have."""
+        if processes < 1:
+            raise ValueError("Number of processes must be at least 1")
+        with self._gate:
+            self._check_running()
+            self._processes = processes
+        self._engine.resize(processes)
 
     def close(self):
         """Take no more calls; the workers end when all that was called for is done."""
@@ -229,10 +279,16 @@ class Pool:
                 f"Pool not running in this process, but in process {self._engine.owner}"
             )
 
-    def _submit(self, make_result, func, iterable, how, size):
+    def _submit(self, make_result, func, iterable, how, size, options):
+        timeout, progress = options
+        _check_limit(timeout, self._crew)
         with self._gate:
             self._check_running()
+            bar = bar_for(progress, iterable)
             result = make_result()
+            result._show_on(bar, size)
+            if timeout is not None:
+                self._engine.limit(result._job, timeout * size)
             job = Job(result._job, func, iterable, how, size, not self._crew.local)
             self._engine.submit(job, result._set_length)
         self._fail_if_terminated(result)
@@ -244,7 +300,14 @@ class Pool:
             result._fail(pool_was_terminated(), tell=False)
 
     def _map_async(
-        self, func, iterable, how, chunksize=None, callback=None, error_callback=None
+        self,
+        func,
+        iterable,
+        how,
+        chunksize=None,
+        callback=None,
+        error_callback=None,
+        options=(None, False),
     ):
         self._check_running()
         if not hasattr(iterable, "__len__"):
@@ -258,9 +321,9 @@ class Pool:
         def make_result():
             return MapResult(self, chunksize, length, callback, error_callback)
 
-        return self._submit(make_result, func, iterable, how, chunksize)
+        return self._submit(make_result, func, iterable, how, chunksize, options)
 
-    def _imap(self, kind, func, iterable, chunksize):
+    def _imap(self, kind, func, iterable, chunksize, options):
         self._check_running()
         if chunksize < 1:
             raise ValueError(f"Chunksize must be 1+, not {chunksize!r}")
@@ -269,8 +332,8 @@ class Pool:
             return kind(self)
 
         if chunksize == 1:
-            return self._submit(make_result, func, iterable, How.CALL, 1)
-        chunks = self._submit(make_result, func, iterable, How.MAP, chunksize)
+            return self._submit(make_result, func, iterable, How.CALL, 1, options)
+        chunks = self._submit(make_result, func, iterable, How.MAP, chunksize, options)
         return (item for chunk in chunks for item in chunk)
 
     @staticmethod
@@ -314,7 +377,7 @@ class ThreadPool(Pool):
 
 def _checked_size(processes):
     if processes is None:
-        return _usable_processors()
+        return usable_processors()
     if processes < 1:
         raise ValueError("Number of processes must be at least 1")
     return processes
@@ -326,11 +389,13 @@ def _checked_maxtasks(maxtasks):
     return maxtasks
 
 
-def _usable_processors():
-    count = getattr(os, "process_cpu_count", os.cpu_count)() or 1
-    if hasattr(os, "sched_getaffinity"):
-        count = min(count, len(os.sched_getaffinity(0)))
-    return count
+def _check_limit(timeout, crew):
+    if timeout is None:
+        return
+    if crew.local:
+        raise ValueError("a thread cannot be ended: timeout is for pools of processes")
+    if not timeout > 0:
+        raise ValueError(f"timeout must be positive, not {timeout!r}")
 
 
 def _end_engine(engine, pool):
