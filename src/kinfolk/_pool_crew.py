@@ -157,6 +157,7 @@ class Seat:
         "excuse",
         "giving",
         "hungry",
+        "last_words",
         "leaving",
         "left",
         "line",
@@ -177,6 +178,7 @@ class Seat:
         self.left = maxtasks  # how many more tasks it may be given; None: no end of them
         self.up = False  # it said READY
         self.excuse = None  # what its initializer raised
+        self.last_words = ""  # where it crashed
         self.retiring = False  # it was sent home: there are to be fewer
         self.verdict = (
             None  # it was ended for a ticket's sake: that, and what the ticket fails with

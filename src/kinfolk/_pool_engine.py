@@ -40,6 +40,7 @@ import time
 from . import util
 from ._kin import Job, Ticket, by_job, make_ticket
 from ._pool_crew import Bell, Seat, ticket_of, title
+from ._pool_last_words import LastWords, oom_kills
 from ._pool_limits import Limits
 from ._pool_results import report
 from ._pool_worker import How, Line, MaybeEncodingError, News, RemoteTraceback, WorkerDied
@@ -113,6 +114,7 @@ class Engine(Limits):
         self.owner = os.getpid()
         self._process = _process
         self._crew = crew
+        self._oom_kills = 0 if crew.local else oom_kills()
         self._maxtasks = maxtasks
         self._jobs = jobs
         self._taskqueue = taskqueue
@@ -583,9 +585,17 @@ class Engine(Limits):
         for ticket in lost:
             died = verdict
             if ticket is not condemned:
-                died = _obituary(seat, f"while it worked on {title(ticket)}")
+                short = self._is_short_of_memory(seat)
+                died = _obituary(seat, f"while it worked on {title(ticket)}", short)
             self._settle(ticket.job, [(ticket.index, (False, died))])
         self._stop_if_done()
+
+    def _is_short_of_memory(self, seat):
+        """Has the system killed a process, perhaps this one, for want of memory since the last time?"""
+        if seat.process.exitcode != -signal.SIGKILL:
+            return False
+        before, self._oom_kills = self._oom_kills, oom_kills()
+        return self._oom_kills > before
 
     def _stop_if_done(self):
         with self._lock:
@@ -650,7 +660,7 @@ class Engine(Limits):
     def _hire_one(self):
         crew = self._crew
         key, tasks, values = next(self._keys), crew.make_queue(), crew.make_queue()
-        line = Line(key, tasks, values, self._outbox, crew.local)
+        line = Line(key, tasks, values, self._outbox, None if crew.local else LastWords())
         seat = Seat(line, self._maxtasks)
         with self._lock:
             if self._is_over():
@@ -705,6 +715,8 @@ class Engine(Limits):
             return  # not quite: it will be found here again
         util.debug("cleaning up worker %s", seat.process.ident)
         seat.buried = True
+        if seat.line.last_words is not None:
+            seat.last_words = seat.line.last_words.take()
         if not self._stopping and seat.process in self._processes:
             self._processes.remove(seat.process)
         self._post(seat.line.key, News.DIED)
@@ -765,15 +777,22 @@ def _stand_in(exc, text):
     return stand_in
 
 
-def _obituary(seat, when):
-    """The WorkerDied for the worker that had this seat."""
+def _obituary(seat, when, is_short_of_memory=False):
+    """The WorkerDied for the worker that had this seat; its cause is the stack where it crashed."""
     pid, exitcode = seat.process.ident, seat.process.exitcode
     name = None
     cause = f"exited with code {exitcode}"
     if exitcode < 0:
         name = _signal_name(-exitcode)
         cause = f"was killed by {name}"
-    return WorkerDied(f"worker {pid} {cause} {when}", pid=pid, exitcode=exitcode, signal=name)
+    if is_short_of_memory:
+        when += " (the system was short of memory: its OOM killer has been at work)"
+    died = WorkerDied(f"worker {pid} {cause} {when}", pid=pid, exitcode=exitcode, signal=name)
+    died.stack = seat.last_words or None
+    died.out_of_memory = is_short_of_memory
+    if seat.last_words:
+        died.__cause__ = RemoteTraceback(f'\n"""\n{seat.last_words}"""')
+    return died
 
 
 def _signal_name(number):

@@ -68,8 +68,12 @@ class WorkerDied(ProcessError):
     """A worker of a pool ended before it had finished what it was given.
 
     pid: the worker's process; exitcode: as `Process.exitcode`; signal: the name of the signal that
-    ended it, or None.
+    ended it, or None; stack: where it crashed, as faulthandler writes it, or None; out_of_memory:
+    whether it was killed while the system killed for want of memory.
     """
+
+    stack = None
+    out_of_memory = False
 
     def __init__(self, *args, pid=None, exitcode=None, signal=None):
         super().__init__(*args)
@@ -143,14 +147,15 @@ def starmapstar(args):
 
 
 class Line:
-    """What connects a worker to its pool.  `local`: it is a thread of the pool's own process."""
+    """What connects a worker to its pool.  last_words: None for a thread of the pool's process."""
 
-    def __init__(self, key, tasks, values, outbox, local):
+    def __init__(self, key, tasks, values, outbox, last_words):
         self.key = key
         self.tasks = tasks
         self.values = values
         self.outbox = outbox
-        self.local = local
+        self.last_words = last_words
+        self.local = last_words is None
 
     def announce(self, news, text=None):
         self.outbox.put((self.key, news, text))
@@ -193,6 +198,8 @@ class Line:
 
 def worker(line, initializer=None, initargs=(), maxtasks=None, wrap_exception=False):
     """A worker's life: `initializer`, then tasks until there are no more or `maxtasks` are done."""
+    if line.last_words is not None:
+        line.last_words.listen()
     try:
         _initialize(line, initializer, initargs, wrap_exception)
         line.announce(News.READY)

@@ -7,7 +7,10 @@ scheduler/sched-bwc.rst (cpu.cfs_quota_us, cpu.cfs_period_us).
 import os
 from pathlib import Path
 
-__all__ = ["usable_processors"]
+__all__ = ["groups", "usable_processors"]
+
+_PROC = "/proc/self/cgroup"
+_MOUNT = "/sys/fs/cgroup"
 
 
 def usable_processors():
@@ -18,30 +21,39 @@ def usable_processors():
     return max(1, min(count, _quota()))
 
 
-def _quota(proc="/proc/self/cgroup", mount="/sys/fs/cgroup"):
+def _quota(proc=_PROC, mount=_MOUNT):
     """The smallest quota of this process's control groups, in processors; inf if there is none."""
     least = float("inf")
-    try:
-        with open(proc) as file:
-            lines = [line.rstrip("\n").split(":", 2) for line in file]
-        for _, controllers, path in lines:
-            if not controllers:
-                least = min(least, *_quotas(Path(mount), path, _quota_of_v2))
-            elif "cpu" in controllers.split(","):
-                for name in ("cpu", controllers):
-                    least = min(least, *_quotas(Path(mount, name), path, _quota_of_v1))
-    except (OSError, ValueError):
-        return least  # no control groups, or of a kind that is not known here
+    for folder, is_v2 in _groups(proc, mount, "cpu"):
+        try:
+            least = min(least, _quota_of_v2(folder) if is_v2 else _quota_of_v1(folder))
+        except ValueError:
+            pass  # of a kind that is not known here
     return least if least == float("inf") else -int(-least // 1)
 
 
-def _quotas(root, path, quota_of):
-    """Those of a group and of all above it.  In a container `path` may be the host's, not there."""
+def groups(controller, proc=_PROC, mount=_MOUNT):
+    """The folders of this process's control groups, each before those above it."""
+    return [folder for folder, _ in _groups(proc, mount, controller)]
+
+
+def _groups(proc, mount, controller):
+    """Pairs: a folder, and whether it is of version 2."""
+    text = _read(Path(proc)) or ""
+    for line in text.splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if path and not controllers:
+            yield from ((folder, True) for folder in _upwards(Path(mount), path))
+        elif controller in controllers.split(","):
+            for name in {controller, controllers}:
+                yield from ((folder, False) for folder in _upwards(Path(mount, name), path))
+
+
+def _upwards(root, path):
+    """A group and all above it.  In a container `path` may be the host's, and not be there."""
     group = root.joinpath(path.lstrip("/"))
-    yield float("inf")
-    for folder in (group, *group.parents):
-        if folder == root or root in folder.parents:
-            yield quota_of(folder)
+    return [folder for folder in (group, *group.parents) if folder == root or root in folder.parents]
 
 
 def _quota_of_v2(folder):

@@ -115,6 +115,49 @@ def test_other_signals(pool, signum):
     assert_whole(pool)
 
 
+def crash_in_here(how):
+    if how == "abort":
+        os.abort()
+    faulthandler._sigsegv() if how == "segv" else faulthandler._read_null()
+
+
+@pytest.mark.parametrize("how, name", [("segv", "SIGSEGV"), ("abort", "SIGABRT")])
+def test_a_crash_says_where(pool, how, name):
+    with pytest.raises(WorkerDied, match=f"was killed by {name} while it worked on crash_in_here") as info:
+        pool.apply(crash_in_here, (how,))
+    assert "in crash_in_here" in info.value.stack
+    assert "in crash_in_here" in str(info.value.__cause__)
+    assert info.value.signal == name and not info.value.out_of_memory
+    assert pool.map(square, range(5)) == [0, 1, 4, 9, 16]
+
+
+def test_who_is_killed_has_no_stack(pool):
+    with pytest.raises(WorkerDied) as info:
+        pool.apply(kill_myself)
+    assert info.value.stack is None and info.value.__cause__ is None
+
+
+def kill_myself():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_kill_for_want_of_memory_is_told(monkeypatch):
+    """What the control group counts goes up meanwhile."""
+    from kinfolk import _pool_engine
+
+    counts = iter([3, 4, 4])
+    monkeypatch.setattr(_pool_engine, "oom_kills", lambda: next(counts))
+    with kinfolk.get_context("fork").Pool(1) as pool:
+        with pytest.raises(WorkerDied, match="short of memory") as info:
+            pool.apply(kill_myself)
+        assert info.value.out_of_memory
+        with pytest.raises(WorkerDied) as info:
+            pool.apply(kill_myself)
+        assert not info.value.out_of_memory
+    pool.join()
+    pool._pool.clear()
+
+
 @pytest.mark.parametrize("leave", [os._exit, sys.exit])
 def test_a_worker_that_exits(pool, leave):
     with pytest.raises(WorkerDied, match="exited with code 7") as caught:
