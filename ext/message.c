@@ -145,6 +145,12 @@ static void pickle_write(const kinx_message *message, uint8_t *out) {
     if (message->stop) *out = '.';
 }
 
+PyObject *kinx_message_bytes(const kinx_message *message) {
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)pickle_len(message));
+    if (bytes) pickle_write(message, (uint8_t *)PyBytes_AS_STRING(bytes));
+    return bytes;
+}
+
 bool kinx_message_is_small(const kinx_message *message) {
     return message->mentions.count == 0 && !message->buffers && piece_count(message) == 0 &&
            pickle_len(message) <= KIN_RECORD_MAX;

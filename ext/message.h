@@ -36,6 +36,9 @@ void kinx_message_fini(kinx_message *message);
 size_t kinx_message_part_count(const kinx_message *message);
 void kinx_message_parts(const kinx_message *message, kin_part *parts);
 
+/* The pickle of a whole message.  New reference: bytes. */
+PyObject *kinx_message_bytes(const kinx_message *message);
+
 /* Can it be copied through a queue?  Else it needs a blob. */
 bool kinx_message_is_small(const kinx_message *message);
 /* The bytes of a small message, in one piece: in `scratch`, which has room for

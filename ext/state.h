@@ -51,7 +51,6 @@ typedef struct kinx_state {
     bool fork_hooked;
 
     /* Imported when first needed: see kinx_import. */
-    PyObject *dumps;                                       /* kinfolk.pickle's */
     PyObject *queue_full, *queue_empty;                    /* queue.Full, queue.Empty */
     PyObject *broken_barrier;                              /* threading.BrokenBarrierError */
     PyObject *describe_lock;                               /* kinfolk.synchronize's */
@@ -76,7 +75,6 @@ typedef struct kinx_state {
         visit((st)->doorbell_type);                                                      \
         visit((st)->ticket_type);                                                        \
         visit((st)->job_type);                                                           \
-        visit((st)->dumps);                                                              \
         visit((st)->stale_reference);                                                    \
         visit((st)->open);                                                               \
         visit((st)->queue_full);                                                         \

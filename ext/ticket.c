@@ -9,13 +9,13 @@
  * the whole job, since by value that is dear.
  *
  * Neither is the collector's business: a pool's threads know both as long as they are anybody's. */
-#include "state.h"
+#include "message.h"
 
 typedef struct kinx_job {
     PyObject_HEAD
     PyObject *number;   /* under which its result waits */
     PyObject *func;     /* what its tasks call, */
-    PyObject *packed;   /* and its pickle, or NULL */
+    PyObject *packed;   /* and its pickle (see pack), or NULL */
     PyObject *iterable; /* once it is begun, its iterator; NULL: the one ticket is made */
     Py_ssize_t size;    /* how many things a task has; 0: there are no tasks */
     Py_ssize_t count;   /* tickets so far */
@@ -66,6 +66,18 @@ static PyObject *ticket_new(kinx_state *st, kinx_job *job, PyObject *args, PyObj
     return (PyObject *)self;
 }
 
+/* The function's pickle, for kin: a new reference, None if it mentions what lives in the arena (which
+ * only a message keeps alive), or raises. */
+static PyObject *pack(kinx_state *st, PyObject *func) {
+    kinx_message message;
+    if (kinx_message_init_whole(st, &message, func) < 0) return NULL;
+    PyObject *packed = Py_None;
+    if (message.mentions.count) Py_INCREF(packed);
+    else packed = kinx_message_bytes(&message);
+    kinx_message_fini(&message);
+    return packed;
+}
+
 /* What stands for the function in a task.  Other things that are called may have a state of their
  * own (a bound method, a partial), which tasks do not share: they are pickled with each.  So is a
  * function at first: it may be the only task. */
@@ -75,12 +87,11 @@ static PyObject *function_of(kinx_ticket *self) {
     if (job->packs && job->has_sent && PyFunction_Check(func)) {
         if (!job->packed) {
             kinx_state *st = kinx_state_of_type(Py_TYPE(self));
-            PyObject *dumps = st ? kinx_import(&st->dumps, "kinfolk.pickle", "dumps") : NULL;
-            PyObject *packed = dumps ? PyObject_CallOneArg(dumps, func) : NULL;
+            PyObject *packed = st ? pack(st, func) : NULL;
             if (!packed) return NULL;
             Py_XSETREF(job->packed, packed); /* another thread may have been here */
         }
-        func = job->packed;
+        if (job->packed != Py_None) func = job->packed;
     }
     job->has_sent = true;
     Py_INCREF(func);

@@ -9,7 +9,6 @@ import faulthandler
 import os
 import sys
 
-from ._processors import groups
 from .reduction import DupFd
 
 __all__ = ["LastWords", "oom_kills"]
@@ -62,10 +61,13 @@ def _received(duplicate):
 
 def oom_kills():
     """How many processes of this one's control group were killed for want of memory; 0: unknown."""
+    from ._processors import groups  # the parent's business
+
     for folder in groups("memory"):
         try:
-            for line in folder.joinpath("memory.events").read_text().splitlines():
-                name, number = line.split()
+            with open(f"{folder}/memory.events") as file:
+                counts = [line.split() for line in file]
+            for name, number in counts:
                 if name == "oom_kill":
                     return int(number)
         except (OSError, ValueError):

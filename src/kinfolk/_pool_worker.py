@@ -24,8 +24,6 @@ chunk.
 """
 
 import itertools
-import queue
-import traceback
 
 from . import pickle, util
 from .context import ProcessError
@@ -122,6 +120,8 @@ class ExceptionWithTraceback:
 
     def __init__(self, exc, tb):
         self.exc = exc
+        import traceback  # it is no business of a worker whose tasks raise nothing
+
         text = "".join(traceback.format_exception(type(exc), exc, tb))
         self.tb = f'\n"""\n{text}"""'
 
@@ -187,6 +187,8 @@ class Line:
         """What the parent gives next, None for the end.  Raises what unpickling raises."""
         if self.local or current_process().daemon:
             return self.tasks.get()
+        import queue
+
         while True:
             try:
                 return self.tasks.get(timeout=_LOOK_EVERY)

@@ -5,7 +5,6 @@ scheduler/sched-bwc.rst (cpu.cfs_quota_us, cpu.cfs_period_us).
 """
 
 import os
-from pathlib import Path
 
 __all__ = ["groups", "usable_processors"]
 
@@ -33,31 +32,34 @@ def _quota(proc=_PROC, mount=_MOUNT):
 
 
 def groups(controller, proc=_PROC, mount=_MOUNT):
-    """The folders of this process's control groups, each before those above it."""
+    """The folders (paths) of this process's control groups, each before those above it."""
     return [folder for folder, _ in _groups(proc, mount, controller)]
 
 
 def _groups(proc, mount, controller):
     """Pairs: a folder, and whether it is of version 2."""
-    text = _read(Path(proc)) or ""
+    text = _read(proc) or ""
     for line in text.splitlines():
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if path and not controllers:
-            yield from ((folder, True) for folder in _upwards(Path(mount), path))
+            yield from ((folder, True) for folder in _upwards(mount, path))
         elif controller in controllers.split(","):
             for name in {controller, controllers}:
-                yield from ((folder, False) for folder in _upwards(Path(mount, name), path))
+                yield from ((folder, False) for folder in _upwards(os.path.join(mount, name), path))
 
 
 def _upwards(root, path):
     """A group and all above it.  In a container `path` may be the host's, and not be there."""
-    group = root.joinpath(path.lstrip("/"))
-    return [folder for folder in (group, *group.parents) if folder == root or root in folder.parents]
+    folder = path.rstrip("/")
+    while folder:
+        yield str(root) + folder
+        folder = folder.rpartition("/")[0]
+    yield str(root)
 
 
 def _quota_of_v2(folder):
-    text = _read(folder / "cpu.max")
+    text = _read(f"{folder}/cpu.max")
     if text is None or text.startswith("max"):
         return float("inf")
     quota, period = text.split()
@@ -65,7 +67,7 @@ def _quota_of_v2(folder):
 
 
 def _quota_of_v1(folder):
-    quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
+    quota, period = (_read(f"{folder}/cpu.cfs_{name}_us") for name in ("quota", "period"))
     if quota is None or period is None or int(quota) <= 0:
         return float("inf")
     return int(quota) / int(period)
@@ -73,6 +75,7 @@ def _quota_of_v1(folder):
 
 def _read(path):
     try:
-        return path.read_text()
+        with open(path) as file:
+            return file.read()
     except OSError:
         return None
