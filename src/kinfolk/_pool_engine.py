@@ -107,13 +107,14 @@ class Engine(Limits):
     A task whose worker died goes to another one, up to `retries` times.
     """
 
-    def __init__(self, crew, size, maxtasks, jobs, taskqueue, processes, retries=0):
+    def __init__(self, crew, size, maxtasks, jobs, taskqueue, processes, retries=0, logs=None):
         super().__init__()
         self.size = size
         self.retries = retries
         self.owner = os.getpid()
         self._process = _process
         self._crew = crew
+        self._logs = logs
         self._oom_kills = 0 if crew.local else oom_kills()
         self._maxtasks = maxtasks
         self._jobs = jobs
@@ -159,6 +160,8 @@ class Engine(Limits):
             self._terminated = True
             self._dismiss()
             raise
+        if self._logs:
+            self._logs.start()
         for thread in (self.feeder, self.collector, self.keeper):
             thread.start()
 
@@ -620,6 +623,8 @@ class Engine(Limits):
             self._watch()
         finally:
             self._dismiss()
+            if self._logs:
+                self._logs.stop()
             self._bell.close()
             self._post(None, News.STOP)
 

@@ -24,6 +24,7 @@ chunk.
 """
 
 import itertools
+import sys
 
 from . import pickle, util
 from .context import ProcessError
@@ -198,10 +199,27 @@ class Line:
                     return None
 
 
-def worker(line, initializer=None, initargs=(), maxtasks=None, wrap_exception=False):
-    """A worker's life: `initializer`, then tasks until there are no more or `maxtasks` are done."""
+def worker(
+    line,
+    initializer=None,
+    initargs=(),
+    maxtasks=None,
+    wrap_exception=False,
+    seed=None,
+    logs=None,
+):
+    """A worker's life: `initializer`, then tasks until there are no more or `maxtasks` are done.
+
+    seed: an int, or None; logs: the queue that log records go to, or None.
+    """
     if line.last_words is not None:
         line.last_words.listen()
+    if logs is not None:
+        from ._pool_logs import send_to
+
+        send_to(logs)
+    if seed is not None:
+        _seed(seed, line.key)
     try:
         _initialize(line, initializer, initargs, wrap_exception)
         line.announce(News.READY)
@@ -214,6 +232,17 @@ def worker(line, initializer=None, initargs=(), maxtasks=None, wrap_exception=Fa
     finally:
         if line.local:
             line.announce(News.LEFT)
+
+
+def _seed(seed, number):
+    """Random numbers that are this worker's own, and the same in each run."""
+    import random
+
+    random.seed((seed << 32) + number)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        size = seed.bit_length() // 8 + 1
+        numpy.random.seed([number, *seed.to_bytes(size, "little", signed=True)])
 
 
 def _initialize(line, initializer, initargs, wrap_exception):

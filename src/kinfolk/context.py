@@ -175,9 +175,17 @@ class BaseContext:
         return SimpleQueue(ctx=self.get_context())
 
     def Pool(
-        self, processes=None, initializer=None, initargs=(), maxtasksperchild=None, *, retries=0
+        self,
+        processes=None,
+        initializer=None,
+        initargs=(),
+        maxtasksperchild=None,
+        *,
+        retries=0,
+        seed=None,
+        logs=False,
     ):
-        """Return a pool of worker processes."""
+        """Return a pool of worker processes (pool.Pool, which says what the arguments are)."""
         return _built("pool").Pool(
             processes,
             initializer,
@@ -185,6 +193,8 @@ class BaseContext:
             maxtasksperchild,
             context=self.get_context(),
             retries=retries,
+            seed=seed,
+            logs=logs,
         )
 
     def RawValue(self, typecode_or_type, *args):

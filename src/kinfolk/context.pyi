@@ -60,6 +60,8 @@ class BaseContext:
         maxtasksperchild: int | None = None,
         *,
         retries: int = 0,
+        seed: int | None = None,
+        logs: bool = False,
     ) -> pool.Pool: ...
     def RawValue(self, typecode_or_type: str | type[Any], *args: Any) -> Any: ...
     def RawArray(

@@ -57,7 +57,9 @@ class Pool:
     Each worker first calls `initializer(*initargs)`; after `maxtasksperchild` tasks it is replaced.
     Workers are started by `context`.  A task whose worker dies fails with WorkerDied, but is first
     tried again on others, up to `retries` times: it may then have been done in part, or wholly, more
-    than once.  ValueError or TypeError for arguments that cannot be.
+    than once.  seed: an int by which the worker that was started as number i seeds `random`, and
+    numpy's if that is imported, with (seed, i).  logs: what workers log goes to this process's loggers.
+    ValueError or TypeError for arguments that cannot be.
     """
 
     _wrap_exception = True
@@ -76,6 +78,8 @@ class Pool:
         context=None,
         *,
         retries=0,
+        seed=None,
+        logs=False,
     ):
         self._state = INIT
         self._pool = []
@@ -90,7 +94,11 @@ class Pool:
             raise TypeError("initializer must be a callable")
         if not isinstance(retries, int) or retries < 0:
             raise ValueError("retries must be a non-negative int")
+        if seed is not None and not isinstance(seed, int):
+            raise TypeError(f"seed must be an int or None, not {type(seed).__name__}")
         self._retries = retries
+        self._seed = seed
+        self._logs = self._make_logs() if logs else None
         self._initializer = initializer
         self._initargs = initargs
         self._engine = self._make_engine()
@@ -108,6 +116,8 @@ class Pool:
             self._initargs,
             self._maxtasksperchild,
             self._wrap_exception,
+            self._seed,
+            self._logs and self._logs.queue,
         )
         crew = self._crew(self._ctx, self.Process, *worker_args)
         return Engine(
@@ -118,7 +128,13 @@ class Pool:
             self._taskqueue,
             self._pool,
             self._retries,
+            self._logs,
         )
+
+    def _make_logs(self):
+        from ._pool_logs import Listener
+
+        return Listener(self._ctx.Queue())
 
     def __del__(self, _warn=warnings.warn, RUN=RUN):
         if self._state == RUN and self._is_ours():

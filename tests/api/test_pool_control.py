@@ -345,3 +345,73 @@ def test_a_pool_is_as_large_as_this_process_may_be():
     assert 1 <= _processors.usable_processors() <= allowed
     with ThreadPool() as pool:
         assert pool._processes == _processors.usable_processors()
+
+
+# Seeds and logs.
+
+
+def draw(_):
+    import random
+
+    time.sleep(0.01)
+    return os.getpid(), random.random()
+
+
+def draw_of_numpy(_):
+    import numpy
+
+    time.sleep(0.01)
+    return os.getpid(), numpy.random.random()
+
+
+def first_draws(method, draw, seed):
+    """What each of two workers draws first, in the order of the figures."""
+    with kinfolk.get_context(method).Pool(2, seed=seed) as pool:
+        drawn = {}
+        while len(drawn) < 2:
+            for pid, figure in pool.map(draw, range(4), chunksize=1):
+                drawn.setdefault(pid, figure)
+    pool.join()
+    pool._pool.clear()
+    return sorted(drawn.values())
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_seeded_workers_draw_apart_and_the_same_each_time(method):
+    once = first_draws(method, draw, 7)
+    assert once[0] != once[1]
+    assert first_draws(method, draw, 7) == once
+    assert first_draws(method, draw, -7) != once
+
+
+def test_seeded_workers_and_numpy():
+    pytest.importorskip("numpy")
+    once = first_draws("fork", draw_of_numpy, 7)
+    assert once[0] != once[1]
+    assert first_draws("fork", draw_of_numpy, 7) == once
+
+
+def test_seeds_of_another_kind():
+    with pytest.raises(TypeError, match="seed must be an int"):
+        kinfolk.Pool(1, seed="x")
+
+
+def log(x):
+    import logging
+
+    logging.getLogger("jobs.inner").warning("done %d", x)
+    return x
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_what_workers_log_reaches_the_parents_handlers(method, caplog):
+    with kinfolk.get_context(method).Pool(2, logs=True) as pool:
+        assert pool.map(log, range(20), chunksize=1) == list(range(20))
+        pool.close()
+        pool.join()
+    pool._pool.clear()
+    records = [record for record in caplog.records if record.name == "jobs.inner"]
+    assert sorted(record.getMessage() for record in records) == sorted(
+        f"done {i}" for i in range(20)
+    )
+    assert all(record.process != os.getpid() for record in records)

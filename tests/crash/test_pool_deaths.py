@@ -123,7 +123,9 @@ def crash_in_here(how):
 
 @pytest.mark.parametrize("how, name", [("segv", "SIGSEGV"), ("abort", "SIGABRT")])
 def test_a_crash_says_where(pool, how, name):
-    with pytest.raises(WorkerDied, match=f"was killed by {name} while it worked on crash_in_here") as info:
+    with pytest.raises(
+        WorkerDied, match=f"was killed by {name} while it worked on crash_in_here"
+    ) as info:
         pool.apply(crash_in_here, (how,))
     assert "in crash_in_here" in info.value.stack
     assert "in crash_in_here" in str(info.value.__cause__)
