@@ -14,6 +14,15 @@
 
 #include "kin/base.h"
 
+/* For a variable of each thread, of a few bytes, that is asked for all the time: it is found without a
+ * call.  glibc keeps room for such variables of libraries that are loaded late; others refuse to load
+ * them. */
+#if defined(__linux__) && defined(__GLIBC__)
+#define KIN__OS_NEAR __attribute__((tls_model("initial-exec")))
+#else
+#define KIN__OS_NEAR
+#endif
+
 /* -- Memory ---------------------------------------------------------------- */
 
 /* Anonymous shared memory of `len` bytes, all holes, close-on-exec.

@@ -360,7 +360,7 @@ int kin_lock_died(const kin_lock *lock) {
 static uint32_t caller(const kin_family *family) {
     static _Thread_local struct {
         uint32_t tid, token;
-    } known;
+    } known KIN__OS_NEAR;
     uint32_t token = kin__token(family);
     if (known.token != token) known.tid = kin__os_tid();
     known.token = token;
