@@ -154,6 +154,7 @@ class Seat:
         "buried",
         "busy_since",
         "dead",
+        "done",
         "excuse",
         "giving",
         "hungry",
@@ -165,7 +166,9 @@ class Seat:
         "retiring",
         "tickets",
         "up",
+        "up_since",
         "verdict",
+        "working",
     )
 
     def __init__(self, line, maxtasks):
@@ -175,6 +178,9 @@ class Seat:
         self.giving = False  # somebody is putting tickets into its line, or taking them back
         self.hungry = False  # it is in the engine's list of those that could do with more
         self.busy_since = 0.0  # when it began with the first of its tickets, as far as is known
+        self.up_since = 0.0  # when it said READY
+        self.done = 0  # how many tasks it has answered
+        self.working = 0.0  # seconds that this took
         self.left = maxtasks  # how many more tasks it may be given; None: no end of them
         self.up = False  # it said READY
         self.excuse = None  # what its initializer raised

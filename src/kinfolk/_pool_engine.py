@@ -43,6 +43,7 @@ from ._pool_crew import Bell, Seat, ticket_of, title
 from ._pool_last_words import LastWords, oom_kills
 from ._pool_limits import Limits
 from ._pool_results import report
+from ._pool_stats import Clock
 from ._pool_worker import How, Line, MaybeEncodingError, News, RemoteTraceback, WorkerDied
 from .context import ProcessError
 
@@ -132,6 +133,7 @@ class Engine(Limits):
         self._room = threading.Condition(self._lock)
         self._hiring = threading.Lock()
         self._bell = Bell()
+        self._clock = Clock()
         self._terminated = False
         self._fed = False  # the pool is closed, and the feeder has fed all there was
         self._stopping = False  # and all of that is done: the workers go home
@@ -192,6 +194,11 @@ class Engine(Limits):
     def is_ours(self):
         """Is this the process that has the pool?"""
         return self._process == _process
+
+    def stats(self):
+        """A PoolStats."""
+        with self._lock:
+            return self._clock.stats(list(self._seats.values()), time.perf_counter())
 
     def threads(self):
         return self.feeder, self.collector, self.keeper
@@ -369,6 +376,13 @@ class Engine(Limits):
             raise interrupt
 
     def _put(self, seat, tickets):
+        began = time.perf_counter()
+        try:
+            self._put_at_once(seat, tickets)
+        finally:
+            self._clock.encoding += time.perf_counter() - began
+
+    def _put_at_once(self, seat, tickets):
         if len(tickets) == 1:
             seat.line.tasks.put(tickets[0].task())
         else:
@@ -380,6 +394,7 @@ class Engine(Limits):
             seat.tickets.remove(ticket)
             if seat.left is not None:
                 seat.left += 1
+        self._clock.failed += 1
         self._settle(ticket.job, [(ticket.index, (False, _explained(exc, ticket)))])
 
     def _take_back(self, seat):
@@ -463,7 +478,10 @@ class Engine(Limits):
         if not self._terminated:
             for key, count in done.items():
                 seat = self._seats[key]
-                self._conclude(seat, self._open_many(seat, count))
+                began = time.perf_counter()
+                outcomes = self._open_many(seat, count)
+                self._clock.decoding += time.perf_counter() - began
+                self._conclude(seat, outcomes)
         done.clear()
 
     def _open_many(self, seat, count):
@@ -473,6 +491,7 @@ class Engine(Limits):
                 values = seat.line.values.get_many(count - len(outcomes), False)
             except BaseException as exc:
                 outcomes.append((False, _stand_in(exc, None)))
+                self._clock.failed += 1
             else:
                 outcomes += [(True, value) for value in values]
         return outcomes
@@ -482,6 +501,7 @@ class Engine(Limits):
             return
         seat = self._seats[key]
         if news == News.FAILED:
+            self._clock.failed += 1
             self._conclude(seat, [(False, self._open(seat, text))])
         elif news == News.READY:
             self._welcome(seat)
@@ -503,6 +523,7 @@ class Engine(Limits):
     def _welcome(self, seat):
         with self._lock:
             seat.up = True
+            seat.up_since = time.perf_counter()
             had_failures, self._failed_starts = self._failed_starts, 0
             self._make_hungry(seat)
         if had_failures:
@@ -533,7 +554,10 @@ class Engine(Limits):
         if not count:
             return
         now = time.perf_counter()
-        self._pace += (max(0.0, now - seat.busy_since) / count - self._pace) / 4
+        taken = max(0.0, now - seat.busy_since)
+        seat.done += count
+        seat.working += taken
+        self._pace += (taken / count - self._pace) / 4
         seat.busy_since = now
         self._depth = max(1, min(_DEEPEST, int(_WORK_AHEAD / (self._pace + 1e-9))))
 
@@ -554,6 +578,7 @@ class Engine(Limits):
             self._make_sated(seat)
             if seat.up:
                 self._failed_starts = 0
+                self._clock.let_go(seat, time.perf_counter())
             to_come = seat.giving
         if not seat.up:
             died = _obituary(seat, "while it was being started")
@@ -585,6 +610,8 @@ class Engine(Limits):
                     ticket.retries += 1
                     self._ready.appendleft(ticket)
         self._dispatch()
+        self._clock.failed += len(lost)
+        self._clock.died += bool(tickets)
         for ticket in lost:
             died = verdict
             if ticket is not condemned:

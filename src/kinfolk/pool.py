@@ -35,6 +35,7 @@ from ._pool_results import (
     MapResult,
     job_counter,  # noqa: F401
 )
+from ._pool_stats import PoolStats, WorkerStats
 from ._pool_worker import (  # noqa: F401
     ExceptionWithTraceback,
     How,
@@ -48,7 +49,7 @@ from ._pool_worker import (  # noqa: F401
 )
 from ._processors import usable_processors
 
-__all__ = ["CancelledError", "Pool", "ThreadPool", "WorkerDied"]
+__all__ = ["CancelledError", "Pool", "PoolStats", "ThreadPool", "WorkerDied", "WorkerStats"]
 
 
 class Pool:
@@ -253,6 +254,10 @@ class Pool:
             self._check_running()
             self._processes = processes
         self._engine.resize(processes)
+
+    def stats(self):
+        """What has been done so far, and how long it took: a PoolStats."""
+        return self._engine.stats()
 
     def close(self):
         """Take no more calls; the workers end when all that was called for is done."""

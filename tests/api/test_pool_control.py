@@ -415,3 +415,52 @@ def test_what_workers_log_reaches_the_parents_handlers(method, caplog):
         f"done {i}" for i in range(20)
     )
     assert all(record.process != os.getpid() for record in records)
+
+
+# stats().
+
+
+def fail(_):
+    raise ValueError
+
+
+@pytest.mark.parametrize("kind", ["processes", "threads"])
+def test_what_a_pool_has_done(kind):
+    make = ThreadPool if kind == "threads" else kinfolk.get_context("fork").Pool
+    with make(2) as pool:
+        before = pool.stats()
+        assert (before.tasks, before.failed, before.died) == (0, 0, 0)
+        pool.map(slow, [0.02] * 10, chunksize=1)
+        pool.map(same, range(1000), chunksize=10)
+        for _ in range(3):
+            with pytest.raises(ValueError):
+                pool.apply(fail, (0,))
+        with pytest.raises(TypeError):
+            pool.apply(same, kwds={"x": 1, "y": 2})
+        stats = pool.stats()
+        assert (stats.tasks, stats.failed, stats.died) == (114, 4, 0)
+        assert sum(worker.tasks for worker in stats.workers) == 114
+        assert {worker.pid for worker in stats.workers} <= {p.ident for p in pool._pool}
+        assert stats.working >= 0.2
+        assert min(stats.waiting, stats.encoding, stats.decoding) >= 0
+    pool.join()
+    pool._pool.clear()
+
+
+def test_the_dead_are_counted(pool):
+    pool.map(same, range(100), chunksize=1)
+    for _ in range(2):
+        with pytest.raises(kinfolk.ProcessError):
+            pool.apply(os._exit, (1,))
+    pool.map(same, range(100), chunksize=1)
+    stats = pool.stats()
+    assert (stats.tasks, stats.failed, stats.died) == (200, 2, 2)
+
+
+def test_work_under_way_counts(pool, tmp_path):
+    pool.apply_async(mark_and_wait, (tmp_path / "mark",))
+    worker_at(tmp_path / "mark")
+    first = pool.stats()
+    while pool.stats().working <= first.working:
+        pass
+    assert pool.stats().tasks == 0
