@@ -13,7 +13,7 @@ import time
 import pytest
 
 import kinfolk
-from kinfolk.pool import WorkerDied
+from kinfolk.pool import CancelledError, WorkerDied
 
 TASKS = int(os.environ.get("KINFOLK_POOL_TASKS", "20000"))
 SEED = int(os.environ.get("KINFOLK_SEED", "1"))
@@ -118,3 +118,51 @@ def test_with_retries_all_return():
 
         got, _ = under_fire(pool, work)
         assert got == [n * n for n in range(TASKS)]
+
+
+def square_or_stay(n):
+    """Every 97th takes for ever."""
+    if n % 97 == 0:
+        time.sleep(600)
+    return n * n
+
+
+@pytest.mark.timeout(120 + TASKS / 100)
+def test_with_limits_cancels_and_resizes_all_at_once():
+    """A tenth of what the others do.  Each task ends in one of the ways that it may end in."""
+    chance = random.Random(SEED)
+    with kinfolk.get_context("fork").Pool(3) as pool:
+
+        def work():
+            got = {}
+            for start in range(1, TASKS // 10, 200):
+                some = range(start, start + 200)
+                asked = {n: pool.apply_async(square_or_stay, (n,), timeout=0.5) for n in some}
+                cancelled = {n for n in some if chance.random() < 0.05 and asked[n].cancel()}
+                pool.resize(chance.randint(1, 5))
+                for n, result in asked.items():
+                    got[n] = ending(result)
+                    assert (got[n] is CancelledError) == (n in cancelled)
+            return got
+
+        got, _ = under_fire(pool, work, 0.1)
+        for n, end in got.items():
+            # A quick one, too, may take long on a machine that has much else to do.
+            allowed = [WorkerDied, CancelledError, kinfolk.TimeoutError]
+            assert end in (allowed if n % 97 == 0 else [n * n, *allowed])
+        assert kinfolk.TimeoutError in got.values()
+        assert sum(end in allowed for end in got.values()) < len(got) / 4
+        pool.resize(3)
+        assert pool.map(square, range(100), chunksize=1) == [n * n for n in range(100)]
+        until = time.monotonic() + 30
+        while len([each for each in pool._pool if each.is_alive()]) != 3:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+
+
+def ending(result):
+    try:
+        return result.get(60)
+    except (WorkerDied, CancelledError, kinfolk.TimeoutError) as exc:
+        assert result.ready(), "it hangs"
+        return type(exc)
