@@ -183,6 +183,14 @@ class Engine(Limits):
         if self.is_ours() and threading.current_thread() not in self.threads():
             self.keeper.join()
 
+    def kill(self):
+        """End the workers at once, whatever they do about being told to."""
+        self.hang_up()
+        if self.is_ours() and not self._crew.local:
+            for seat in list(self._seats.values()):
+                if seat.process:
+                    seat.process.kill()
+
     def join(self):
         """Wait until workers and threads have ended, once the pool is closed or terminated."""
         self.keeper.join()

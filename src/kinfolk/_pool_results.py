@@ -242,9 +242,11 @@ class IMapIterator(Pending):
         TimeoutError if it is not there after `timeout` seconds, StopIteration after the last one.
         """
         try:
-            success, value = self._items.popleft()  # one step, without the lock
+            outcome = self._items.popleft()  # one step, without the lock
         except IndexError:
-            success, value = self._next_to_come(timeout)
+            outcome = None
+        # Outside of that except: what is raised from here on has nothing to do with it.
+        success, value = outcome or self._next_to_come(timeout)
         if success:
             return value
         try:

@@ -155,7 +155,12 @@ class Pool:
         return self
 
     def __exit__(self, exc_type, exc_val, exc_tb):
-        self.terminate()
+        try:
+            self.terminate()
+        except KeyboardInterrupt:
+            if not isinstance(exc_val, KeyboardInterrupt):
+                raise
+            self._engine.kill()  # a second ^C: it is on its way out, but now at once
 
     def apply(self, func, args=(), kwds={}, *, timeout=None):  # noqa: B006
         """`func(*args, **kwds)`, worked out by a worker.  timeout: as for `apply_async`."""

@@ -101,9 +101,13 @@ class Popen:
     def _launch(self, process_obj):
         watch = Watch(process_obj)
         try:
-            self.pid = _fork()
-            if self.pid == 0:
-                _be_child(process_obj, watch)
+            mask = hold_interrupts()
+            try:
+                self.pid = _fork()
+                if self.pid == 0:
+                    _be_child(process_obj, watch, mask)
+            finally:
+                let_interrupts(mask)
             _mainnames.note_child(self)
         except BaseException:
             watch.abandon()
@@ -198,13 +202,33 @@ def _warn_of_threads():
     )
 
 
-def _be_child(process_obj, watch):
-    """Run the process object in the process that fork() has just made; does not return."""
+def hold_interrupts():
+    """Have ^C wait, in this thread and in the child that it makes.  For let_interrupts()."""
+    from signal import SIG_BLOCK, SIGINT, pthread_sigmask
+
+    return pthread_sigmask(SIG_BLOCK, (SIGINT,))
+
+
+def let_interrupts(mask):
+    """Have ^C come again, as it did before."""
+    from signal import SIG_SETMASK, pthread_sigmask
+
+    pthread_sigmask(SIG_SETMASK, mask)
+
+
+def _be_child(process_obj, watch, mask):
+    """Run the process object in the process that fork() has just made; does not return.
+
+    ^C is held until here: it shall end a child, and not the hooks that run after a fork.
+    """
     code = 1
     try:
         util._begin_forked_child()
         sentinel = look_after_parent(process_obj._parent_pid, *watch.given_up_to_child())
+        let_interrupts(mask)
         code = process_obj._bootstrap(parent_sentinel=sentinel)
+    except KeyboardInterrupt:
+        process_obj._say_interrupted()
     except BaseException:
         sys.excepthook(*sys.exc_info())
         util._flush_std_streams()

@@ -48,13 +48,21 @@ class Popen(popen_fork.Popen):
         self._blobs = data, obj
         watch = Watch(process_obj)
         try:
-            self.pid = self._execute(watch)
+            mask = (
+                popen_fork.hold_interrupts()
+            )  # until the child can deal with one: see spawn._main
+            try:
+                self.pid = self._execute(watch, mask)
+            finally:
+                popen_fork.let_interrupts(mask)
         except BaseException:
             watch.abandon()
             raise
         self._adopt(watch)
 
-    def _execute(self, watch):
+    def _execute(self, watch, mask):
+        from signal import SIGINT
+
         arena_fd, locker_fd = _kin.family_fds()
         tracker_fd = spawn.tracker_fd()
         data, obj = map(spawn.number_of, self._blobs)
@@ -68,6 +76,7 @@ class Popen(popen_fork.Popen):
             lifeline=lifeline,
             daemon=int(daemon),
             tracker_fd=tracker_fd,
+            held=int(SIGINT in mask),
         )
         keep = {arena_fd, locker_fd, *watch.inherited, *self._fds}
         if tracker_fd is not None:

@@ -271,10 +271,8 @@ class BaseProcess:
         except SystemExit as error:
             exitcode = _code_of_exit(error)
         except KeyboardInterrupt:
-            # ^C is sent to the whole program: one traceback is enough, the first process's.
             exitcode = 1
-            if sys.stderr is not None:
-                sys.stderr.write(f"{self.name} was interrupted\n")
+            self._say_interrupted()
         except BaseException as error:
             exitcode = 1
             self._report(error)
@@ -283,6 +281,11 @@ class BaseProcess:
             util.info("process exiting with exitcode %d", exitcode)
             util._flush_std_streams()
         return exitcode
+
+    def _say_interrupted(self):
+        """^C is sent to the whole program: one traceback is enough, the first process's."""
+        if sys.stderr is not None:
+            sys.stderr.write(f"{self.name} was interrupted\n")
 
     def _take_over(self, parent_sentinel):
         """Become the current process of an interpreter that was another process until now."""

@@ -18,6 +18,7 @@ Invariant: while the child has `_inheriting` set it is not ready, and may not st
 main module without a guard runs into that, rather than into endless children.
 """
 
+import _signal
 import gc
 import os
 import sys
@@ -127,13 +128,13 @@ def answer_if_frozen(package):
 
 
 def spawn_main(
-    arena_fd, locker_fd, data, obj, parent_pid, lifeline=None, daemon=0, tracker_fd=None
+    arena_fd, locker_fd, data, obj, parent_pid, lifeline=None, daemon=0, tracker_fd=None, held=0
 ):
     """Be a child that was started afresh; does not return.
 
     `arena_fd` and `locker_fd` are the family's; `data` and `obj` say where in its arena the
     preparation data and the process object lie (see number_of); with the next three
-    look_after_parent() is called.
+    look_after_parent() is called.  held: the parent's thread had blocked SIGINT.
     """
     from . import _kin
     from ._watch import look_after_parent
@@ -143,7 +144,7 @@ def spawn_main(
     gc.freeze()
     _kin.join_family(arena_fd, locker_fd)
     _share_tracker(tracker_fd)
-    sys.exit(_main((data, obj), look_after_parent(parent_pid, lifeline, daemon)))
+    sys.exit(_main((data, obj), look_after_parent(parent_pid, lifeline, daemon), held))
 
 
 def tracker_fd():
@@ -160,10 +161,20 @@ def _share_tracker(fd):
         resource_tracker._resource_tracker._fd = fd
 
 
-def _main(numbers, parent_sentinel):
+def _main(numbers, parent_sentinel, held):
     """Take over what the parent has packed, and run it; return the exit code."""
     data, obj = map(claim, numbers)
-    return _run(obj, lambda: prepare(unpack(data)), parent_sentinel)
+
+    def get_ready():
+        given = unpack(data)
+        current = process.current_process()
+        current.name = given.get("name", current.name)
+        if not held:
+            # ^C was held since before there was an interpreter, which would make much of it.
+            _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGINT,))
+        prepare(given)
+
+    return _run(obj, get_ready, parent_sentinel)
 
 
 def _run(blob, get_ready, parent_sentinel):
@@ -175,6 +186,9 @@ def _run(blob, get_ready, parent_sentinel):
         get_ready()
         doing = "unpacking what it was started with"
         self = unpack(blob)
+    except KeyboardInterrupt:
+        current._say_interrupted()
+        return 1
     except Exception as error:
         _report(error, doing)
         return 1

@@ -1,0 +1,66 @@
+"""^C while a pool works: one traceback, that of the program, and nobody left.  Also at a second ^C."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+PROGRAM = """
+import sys, time
+import kinfolk
+
+def work(path):
+    with open(path, "w") as file:
+        file.write("here")
+    time.sleep(600)
+
+if __name__ == "__main__":
+    how, method, path = sys.argv[1:]
+    with kinfolk.get_context(method).Pool(2) as pool:
+        if how == "apply":
+            pool.apply(work, (path,))
+        else:
+            list(getattr(pool, how)(work, [path] * 50, chunksize=1))
+"""
+
+
+def session_is_empty(sid):
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if os.getsid(int(name)) == sid:
+                return False
+        except ProcessLookupError:
+            pass
+    return True
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("how", ["apply", "map", "imap", "imap_unordered"])
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_one_traceback_and_all_gone(tmp_path, method, how, times):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    program = subprocess.Popen(
+        [sys.executable, str(tmp_path / "program.py"), how, method, str(tmp_path / "mark")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not (tmp_path / "mark").exists():
+        assert program.poll() is None
+        time.sleep(0.001)
+    for _ in range(times):
+        try:
+            os.killpg(program.pid, signal.SIGINT)
+        except ProcessLookupError:
+            pass
+    out, err = program.communicate(timeout=60)
+    assert program.returncode == -signal.SIGINT
+    assert err.count("Traceback (most recent call last)") == 1
+    assert err.rstrip().endswith("KeyboardInterrupt")
+    assert out == ""
+    while not session_is_empty(program.pid):  # its fork server, too
+        time.sleep(0.001)
