@@ -14,10 +14,13 @@ done, and for how many seconds it had something to do, and nothing."""
 PoolStats = collections.namedtuple(
     "PoolStats", "tasks failed died working waiting encoding decoding workers"
 )
-PoolStats.__doc__ = """A pool, with the workers that have gone: how many tasks were done (a chunk is one);
-how many failed, of these, or with their worker, or before they got to one; how many workers died at
-one; for how many seconds, all together, workers had something to do, and nothing, and this process
-pickled tasks and unpickled outcomes; and the workers that there are, a WorkerStats each."""
+PoolStats.__doc__ = """A pool, with the workers that have gone.
+
+How many tasks were done (a chunk is one); how many failed, of these, or with their worker, or before
+they got to one; how many workers died at one; for how many seconds, all together, workers had something
+to do, and nothing, and this process pickled tasks and unpickled outcomes; and the workers that there
+are, a WorkerStats each.
+"""
 
 for _cls in (WorkerStats, PoolStats):
     _cls.__module__ = f"{__package__}.pool"
