@@ -185,10 +185,8 @@ class Seat:
         self.up = False  # it said READY
         self.excuse = None  # what its initializer raised
         self.last_words = ""  # where it crashed
-        self.retiring = False  # it was sent home: there are to be fewer
-        self.verdict = (
-            None  # it was ended for a ticket's sake: that, and what the ticket fails with
-        )
+        self.retiring = False  # it is to go home when it has nothing: there are to be fewer
+        self.verdict = None  # ended for a ticket's sake: that, and what the ticket fails with
         self.leaving = False  # a thread that said LEFT
         self.buried = False  # it has ended and was joined,
         self.dead = False  # and the collector has heard so

@@ -78,7 +78,6 @@ _MAX_RETURNS = 3
 
 _task_of = Ticket.task
 
-
 _forks = itertools.count(1)
 _process = 0  # which one of a line of forks this is: cheaper to ask for than its number
 
@@ -440,6 +439,8 @@ class Engine(Limits):
             seat.giving = False
             self._make_hungry(seat)
             is_bereft = seat.dead
+        if seat.retiring:
+            self._retire(seat)
         if is_bereft:
             self._bereave(seat)
 

@@ -6,6 +6,7 @@ emptied first, and nobody may put into it any more: then what the worker has is 
 nothing if it was quicker.
 """
 
+import math
 import time
 
 from ._pool_crew import title
@@ -13,7 +14,7 @@ from .context import ProcessError, TimeoutError
 
 __all__ = ["CancelledError", "Limits"]
 
-# Seconds until a worker is looked at again whose line somebody else is putting into.
+# Seconds until a worker is looked at again that could not be ended just now.
 _SOON = 0.005
 
 
@@ -25,17 +26,20 @@ CancelledError.__module__ = f"{__package__}.pool"
 
 
 class Limits:
-    """Time limits and cancelled jobs of an Engine."""
+    """Time limits and cancelled jobs of an Engine.
+
+    A job is unwanted when it is not in `_jobs`, be it cancelled or failed: nothing else says so.
+    """
 
     def __init__(self):
         self._limits = {}  # seconds that a task may take, by job
-        self._cancelled = set()  # jobs whose workers are to be ended
+        self._shortest = math.inf  # none is shorter
 
     def limit(self, job, seconds):
         """Each task of the job fails with TimeoutError, and its worker ends, after `seconds`."""
-        is_news = seconds < min(self._limits.values(), default=seconds + 1)
         self._limits[job] = seconds
-        if is_news:
+        if seconds < self._shortest:
+            self._shortest = seconds
             self._bell.ring()
 
     def cancel(self, job):
@@ -48,9 +52,7 @@ class Limits:
             return False
         result._fail(CancelledError("the task was cancelled"))
         self._drop(job)
-        if not self._crew.local:
-            self._cancelled.add(job)
-            self._bell.ring()
+        self._bell.ring()
         self._stop_if_done()
         return True
 
@@ -77,66 +79,61 @@ class Limits:
 
     def _enforce(self, pause):
         """End what is to end.  Seconds until that should be looked at again, `pause` at the most."""
-        if not (self._cancelled or self._limits):
-            return pause
+        if self._crew.local:
+            return pause  # a thread cannot be ended
         for job in list(self._limits):
             if job not in self._jobs:
                 self._limits.pop(job, None)
-        # What is begun from now on has at least the shortest of all limits.
-        waits = list(self._limits.values()) if pause is None else [pause, *self._limits.values()]
-        cancelled, self._cancelled = self._cancelled, set()
-        for seat in list(self._seats.values()):
-            ticket = _first(seat)
-            if ticket is None or seat.verdict:
-                continue
-            if any(ticket.job in cancelled for ticket in list(seat.tickets)):
-                verdict = CancelledError("the task was cancelled")
-                if not self._stop(seat, cancelled.__contains__, verdict):
-                    self._cancelled |= cancelled
-                    waits.append(_SOON)
-            limit = self._limits.get(ticket.job)
-            if limit is not None:
-                waits.append(self._end_in_time(seat, ticket, limit))
-        return min(waits, default=None)
+        # What is begun from now on has at least that; if a shorter one came meanwhile, the bell rings.
+        self._shortest = min(list(self._limits.values()), default=math.inf)
+        waits = [self._shortest, *map(self._look_at, list(self._seats.values()))]
+        if pause is not None:
+            waits.append(pause)
+        soonest = min(waits)
+        return None if soonest == math.inf else soonest
 
-    def _end_in_time(self, seat, ticket, limit):
-        """Seconds until this is to be called again."""
+    def _look_at(self, seat):
+        """End the worker if that is due.  Seconds until it should be looked at again."""
+        ticket = _first(seat)
+        if ticket is None or seat.verdict:
+            return math.inf
+        if any(each.job not in self._jobs for each in list(seat.tickets)):
+            is_first = ticket.job not in self._jobs
+            self._stop(seat, ticket, CancelledError("the task was cancelled") if is_first else None)
+            return _SOON  # it may have gone on to another of them meanwhile
+        limit = self._limits.get(ticket.job)
+        if limit is None:
+            return math.inf
         left = seat.busy_since + limit - time.perf_counter()
         if left > 0:
             return left
-        if seat.line.values.qsize():
-            return _SOON  # it has ended, and the collector is behind
-        verdict = TimeoutError(
-            f"{title(ticket)} took longer than {limit:g} s, its worker was ended"
-        )
-        self._stop(seat, ticket.job.__eq__, verdict)
+        words = f"{title(ticket)} took longer than {limit:g} s, its worker was ended"
+        self._stop(seat, ticket, TimeoutError(words))
         return _SOON
 
-    def _stop(self, seat, is_meant, verdict):
-        """End the worker if it works on a job that is meant, and drop what it has else of those.
+    def _stop(self, seat, ticket, verdict):
+        """Take back what the worker has not begun; if the ticket alone is left, end it with `verdict`.
 
-        False: not now.
+        Not if it is done, and the collector is behind; nor while somebody else is at the line.
         """
         with self._lock:
             if seat.giving:
-                return False
+                return
             seat.giving = True
             self._make_sated(seat)
         count = seat.line.tasks._take_back()
         with self._lock:
             self._return_last(seat, count)
-            ticket = _first(seat)
-            is_alone = len(seat.tickets) == 1 and not seat.dead
-            if is_alone and is_meant(ticket.job) and not seat.line.values.qsize():
+            is_left = len(seat.tickets) == 1 and seat.tickets[0] is ticket and not seat.dead
+            if verdict and is_left and not seat.line.values.qsize():
                 seat.verdict = ticket, verdict
-        for ticket in list(self._ready):
-            if ticket.job not in self._jobs:
-                self._drop(ticket.job)
+        for job in {each.job for each in list(self._ready)}:
+            if job not in self._jobs:
+                self._drop(job)
         if seat.verdict:
             seat.process.kill()
         self._be_done_with(seat)
         self._dispatch()
-        return True
 
     def _drop(self, job):
         """Nobody wants the job any more."""

@@ -120,9 +120,9 @@ class ExceptionWithTraceback:
     """An exception on its way out of a worker.  Unpickles as `exc`, caused by a RemoteTraceback."""
 
     def __init__(self, exc, tb):
-        self.exc = exc
         import traceback  # it is no business of a worker whose tasks raise nothing
 
+        self.exc = exc
         text = "".join(traceback.format_exception(type(exc), exc, tb))
         self.tb = f'\n"""\n{text}"""'
 
