@@ -164,6 +164,14 @@ static PyObject *thread_count(PyObject *module, PyObject *unused) {
     return PyLong_FromLong(kin_thread_count());
 }
 
+static PyObject *processors(PyObject *module, PyObject *unused) {
+    return PyLong_FromLong(kin_processors());
+}
+
+static PyObject *oom_kills(PyObject *module, PyObject *unused) {
+    return PyLong_FromUnsignedLongLong(kin_oom_kills());
+}
+
 /* os.fork() without its warning of other threads. */
 static PyObject *fork_process(PyObject *module, PyObject *unused) {
     if (PySys_Audit("os.fork", NULL) < 0) return NULL;
@@ -320,6 +328,11 @@ static PyMethodDef functions[] = {
      "ProcessLookupError; OSError (ENOSYS) where the system has none."},
     {"thread_count", thread_count, METH_NOARGS,
      "thread_count() -> int: the threads of this process, Python's or not; 0: not known."},
+    {"processors", processors, METH_NOARGS,
+     "processors() -> int: those that this process may use, by affinity and control groups' quota."},
+    {"oom_kills", oom_kills, METH_NOARGS,
+     "oom_kills() -> int: the processes of this one's control group that were killed for want of\n"
+     "memory, so far; 0 also where that is not known."},
     {"fork", fork_process, METH_NOARGS,
      "fork() -> int: os.fork() without its warning of other threads."},
     {"zygote_channel", zygote_channel, METH_NOARGS,

@@ -38,9 +38,9 @@ import threading
 import time
 
 from . import util
-from ._kin import Job, Ticket, by_job, make_ticket
+from ._kin import Job, Ticket, by_job, make_ticket, oom_kills
 from ._pool_crew import Bell, Seat, ticket_of, title
-from ._pool_last_words import LastWords, oom_kills
+from ._pool_last_words import LastWords
 from ._pool_limits import Limits
 from ._pool_results import report
 from ._pool_stats import Clock

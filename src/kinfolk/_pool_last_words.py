@@ -1,8 +1,7 @@
-"""What can be learned of a worker that has died: its stack, if it crashed, and if memory was short.
+"""What can be learned of a worker that has crashed: its stack.
 
-A worker has a file without a name, into which faulthandler writes the stack of a crash; the parent
-reads it when the worker is dead.  Whether the kernel killed for want of memory is counted by
-control groups: `oom_kill` in memory.events (cgroup-v2.rst of the kernel's documentation).
+A worker has a file without a name, into which faulthandler writes it; the parent reads that when the
+worker is dead.
 """
 
 import faulthandler
@@ -11,7 +10,7 @@ import sys
 
 from .reduction import DupFd
 
-__all__ = ["LastWords", "oom_kills"]
+__all__ = ["LastWords"]
 
 _MOST = 1 << 16  # bytes of a stack that are read
 _kept = []  # in a worker: its own, which faulthandler knows by number only
@@ -57,19 +56,3 @@ class LastWords:
 
 def _received(duplicate):
     return LastWords(duplicate.detach() if duplicate is not None else -1)
-
-
-def oom_kills():
-    """How many processes of this one's control group were killed for want of memory; 0: unknown."""
-    from ._processors import groups  # the parent's business
-
-    for folder in groups("memory"):
-        try:
-            with open(f"{folder}/memory.events") as file:
-                counts = [line.split() for line in file]
-            for name, number in counts:
-                if name == "oom_kill":
-                    return int(number)
-        except (OSError, ValueError):
-            pass
-    return 0

@@ -15,13 +15,14 @@ that was forgotten is collected, with a ResourceWarning, and its workers end.
 """
 
 import itertools
+import os
 import queue
 import threading
 import warnings
 import weakref
 
 from . import TimeoutError, get_context, util  # noqa: F401 (the name TimeoutError is looked for here)
-from ._kin import Job
+from ._kin import Job, processors
 from ._pool_crew import ProcessCrew, ThreadCrew
 from ._pool_engine import CLOSE, INIT, RUN, TERMINATE, Engine, pool_was_terminated
 from ._pool_engine import reraise as _helper_reraises_exception
@@ -47,7 +48,6 @@ from ._pool_worker import (  # noqa: F401
     starmapstar,
     worker,
 )
-from ._processors import usable_processors
 
 __all__ = ["CancelledError", "Pool", "PoolStats", "ThreadPool", "WorkerDied", "WorkerStats"]
 
@@ -403,10 +403,17 @@ class ThreadPool(Pool):
 
 def _checked_size(processes):
     if processes is None:
-        return usable_processors()
+        return _usable_processors()
     if processes < 1:
         raise ValueError("Number of processes must be at least 1")
     return processes
+
+
+def _usable_processors():
+    count = (
+        getattr(os, "process_cpu_count", os.cpu_count)() or 1
+    )  # a program may have been told less
+    return min(count, processors())
 
 
 def _checked_maxtasks(maxtasks):

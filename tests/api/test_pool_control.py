@@ -7,7 +7,7 @@ import time
 import pytest
 
 import kinfolk
-from kinfolk import _processors
+from kinfolk import _kin
 from kinfolk.pool import CancelledError, ThreadPool
 
 
@@ -305,46 +305,14 @@ def test_without_tqdm(pool, monkeypatch):
     assert pool._cache == {}
 
 
-# How many processors there are for it.
-
-
-@pytest.mark.parametrize(
-    "line, files, expected",
-    [
-        ("0::/a/b", {"a/b/cpu.max": "max 100000", "a/cpu.max": "150000 100000"}, 2),
-        ("0::/a", {"a/cpu.max": "50000 100000"}, 1),
-        ("0::/a", {"a/cpu.max": "max 100000", "cpu.max": "300000 100000"}, 3),
-        ("0::/", {}, float("inf")),
-        ("0::/elsewhere", {"cpu.max": "400000 100000"}, 4),
-        (
-            "4:cpu,cpuacct:/x",
-            {"cpu/x/cpu.cfs_quota_us": "250000", "cpu/x/cpu.cfs_period_us": "100000"},
-            3,
-        ),
-        (
-            "4:cpu:/",
-            {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"},
-            float("inf"),
-        ),
-        ("5:memory:/x", {}, float("inf")),
-        ("nonsense", {}, float("inf")),
-    ],
-)
-def test_the_quota_of_control_groups(tmp_path, line, files, expected):
-    proc = tmp_path / "proc"
-    proc.write_text(line + "\n")
-    for name, text in files.items():
-        path = tmp_path / "groups" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n")
-    assert _processors._quota(proc, tmp_path / "groups") == expected
+# How many processors there are for it (control groups: libkin/tests/groups.c).
 
 
 def test_a_pool_is_as_large_as_this_process_may_be():
     allowed = len(os.sched_getaffinity(0))
-    assert 1 <= _processors.usable_processors() <= allowed
+    assert 1 <= _kin.processors() <= allowed
     with ThreadPool() as pool:
-        assert pool._processes == _processors.usable_processors()
+        assert pool._processes == _kin.processors()
 
 
 # Seeds and logs.

@@ -84,6 +84,14 @@ KIN_API kin_err kin_process_signal(kin_process *process, int signo);
 /* How many threads this process has, whoever started them; 0 if the system does not tell. */
 KIN_API int kin_thread_count(void);
 
+/* How many processors it may use, by its affinity and the quota of its control groups, of which a part
+ * counts as a whole one: at least 1. */
+KIN_API int kin_processors(void);
+
+/* How many processes of its control group the system has killed for want of memory, so far; 0 also
+ * where it does not tell. */
+KIN_API uint64_t kin_oom_kills(void);
+
 /* -- The zygote ------------------------------------------------------------------ */
 
 /* Clients and zygote talk over one pair of sockets from kin_zygote_channel().  The

@@ -1,4 +1,4 @@
-/* os.h for Linux: memfd, futex, /proc and cgroups. */
+/* os.h for Linux: memfd, futex and /proc. */
 #define _GNU_SOURCE
 #include "os.h"
 
@@ -16,6 +16,8 @@
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "os_groups.h"
 
 /* -- Memory ---------------------------------------------------------------- */
 
@@ -72,50 +74,9 @@ void kin__os_memory_expect(void *start, uint64_t len) {
     if (end > first) (void)madvise((void *)(uintptr_t)first, end - first, MADV_HUGEPAGE);
 }
 
-/* The first number in a file, or `otherwise` ("max", no such file). */
-static uint64_t read_number(const char *path, uint64_t otherwise) {
-    char text[32] = "";
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return otherwise;
-    ssize_t got = read(fd, text, sizeof text - 1);
-    close(fd);
-    if (got <= 0 || text[0] < '0' || text[0] > '9') return otherwise;
-    return strtoull(text, NULL, 10);
-}
-
-/* The smallest limit on the way from this process's cgroup up to the root.
- * A line of /proc/self/cgroup reads "0::/a/b" (v2) or "7:memory:/a/b" (v1). */
-static uint64_t cgroup_limit(void) {
-    uint64_t limit = UINT64_MAX;
-    FILE *file = fopen("/proc/self/cgroup", "re");
-    if (!file) return limit;
-    char line[PATH_MAX], path[PATH_MAX + 64];
-    while (fgets(line, sizeof line, file)) {
-        line[strcspn(line, "\n")] = 0;
-        char *controllers = strchr(line, ':');
-        char *group = controllers ? strchr(controllers + 1, ':') : NULL;
-        if (!group) continue;
-        *group++ = 0;
-        bool v2 = controllers[1] == 0;
-        if (!v2 && !strstr(controllers + 1, "memory")) continue;
-        const char *root = v2 ? "/sys/fs/cgroup" : "/sys/fs/cgroup/memory";
-        const char *name = v2 ? "memory.max" : "memory.limit_in_bytes";
-        for (;;) {
-            snprintf(path, sizeof path, "%s%s/%s", root, group, name);
-            uint64_t here = read_number(path, UINT64_MAX);
-            if (here < limit) limit = here;
-            char *slash = strrchr(group, '/');
-            if (!slash || group[0] == 0) break;
-            *slash = 0;
-        }
-    }
-    fclose(file);
-    return limit;
-}
-
 uint64_t kin__os_memory_total(void) {
     uint64_t machine = (uint64_t)sysconf(_SC_PHYS_PAGES) * kin__os_page();
-    uint64_t group = cgroup_limit();
+    uint64_t group = kin__os_groups_memory(&kin__os_groups_here);
     return group < machine ? group : machine;
 }
 

@@ -11,10 +11,12 @@
  * used no more. */
 #include "kin/process.h"
 
+#include <limits.h>
 #include <stdio.h>
 
 #include "kin/family.h"
 #include "os/os.h"
+#include "os/os_groups.h"
 #include "os/os_process.h"
 #include "process/fork.h"
 #include "process/zygote_wire.h"
@@ -168,4 +170,13 @@ kin_err kin_process_signal(kin_process *process, int signo) {
 
 int kin_thread_count(void) {
     return kin__os_threads();
+}
+
+int kin_processors(void) {
+    uint64_t count = kin__os_processors();
+    return count < INT_MAX ? (int)count : INT_MAX;
+}
+
+uint64_t kin_oom_kills(void) {
+    return kin__os_groups_oom_kills(&kin__os_groups_here);
 }
