@@ -32,6 +32,13 @@ hypothesis.settings.register_profile("kinfolk", deadline=None, derandomize=True,
 hypothesis.settings.load_profile("kinfolk")
 
 
+def pytest_runtest_logstart(nodeid):
+    """For tools/run_tests.py: which test it was, if pytest itself does not come to its end."""
+    if "KINFOLK_NOW" in os.environ:
+        with open(os.environ["KINFOLK_NOW"], "w") as now:
+            now.write(nodeid)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def settled_family():
     """Get what a process gets once."""

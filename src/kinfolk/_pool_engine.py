@@ -42,7 +42,7 @@ from ._kin import Job, Ticket, by_job, make_ticket, oom_kills
 from ._pool_crew import Bell, Seat, ticket_of, title
 from ._pool_last_words import LastWords
 from ._pool_limits import Limits
-from ._pool_results import report
+from ._pool_results import in_stretches, report
 from ._pool_stats import Clock
 from ._pool_worker import How, Line, MaybeEncodingError, News, RemoteTraceback, WorkerDied
 from .context import ProcessError
@@ -180,7 +180,7 @@ class Engine(Limits):
         """End the workers, and wait until they have ended, unless a thread of the engine asks."""
         self.hang_up()
         if self.is_ours() and threading.current_thread() not in self.threads():
-            self.keeper.join()
+            in_stretches(self._has_ended, None)
 
     def kill(self):
         """End the workers at once, whatever they do about being told to."""
@@ -192,11 +192,15 @@ class Engine(Limits):
 
     def join(self):
         """Wait until workers and threads have ended, once the pool is closed or terminated."""
-        self.keeper.join()
+        in_stretches(self._has_ended, None)
         # After terminate() others' code may keep a thread for ever, in an iterator or a callback.
         patience = _GRACE if self._terminated else None
         self.feeder.join(patience)
         self.collector.join(patience)
+
+    def _has_ended(self, seconds):
+        self.keeper.join(seconds)
+        return not self.keeper.is_alive()
 
     def is_ours(self):
         """Is this the process that has the pool?"""

@@ -15,12 +15,16 @@ come from the collecting thread, from the feeding thread and, when a pool is ter
 keeper; taking out is one atomic step of a dict, so that a result is finished once, and outcomes
 that come too late fall on the floor.
 
-Waiting is done on threading primitives, in the process that owns the pool.
+Waiting is done on threading primitives, in the process that owns the pool, and in stretches: ^C that
+comes when the main thread has looked for signals, and is about to wait, interrupts nothing; the
+interpreter looks again when a stretch is over.
 """
 
 import collections
 import itertools
+import math
 import threading
+import time
 import types
 
 from ._pool_progress import NO_BAR
@@ -32,8 +36,13 @@ __all__ = [
     "IMapIterator",
     "IMapUnorderedIterator",
     "MapResult",
+    "in_stretches",
     "report",
 ]
+
+# Seconds of the first stretch of a wait, each being twice as long as the one before, and of the last.
+_STRETCH = 0.05
+_LONGEST_STRETCH = 1.0
 
 job_counter = itertools.count()
 _making = threading.Lock()  # of the event of a result
@@ -43,6 +52,19 @@ def report(exc):
     """Show an exception that nobody can be handed: one of a callback, in a thread of the pool."""
     thread = threading.current_thread()
     threading.excepthook(threading.ExceptHookArgs((type(exc), exc, exc.__traceback__, thread)))
+
+
+def in_stretches(wait, timeout):
+    """`wait(seconds)` until it says True, or for `timeout` seconds (None: for ever).  Did it?"""
+    stretch = _STRETCH
+    deadline = math.inf if timeout is None else time.monotonic() + timeout
+    while True:
+        left = deadline - time.monotonic()
+        if wait(min(stretch, left)):
+            return True
+        if left <= stretch:
+            return False
+        stretch = min(2 * stretch, _LONGEST_STRETCH)
 
 
 class Pending:
@@ -93,7 +115,7 @@ class ApplyResult(Pending):
     def wait(self, timeout=None):
         """Wait until the result is there, or for `timeout` seconds."""
         if not self._is_ready:
-            self._event.wait(timeout)
+            in_stretches(self._event.wait, timeout)
 
     @property
     def _event(self):
@@ -258,13 +280,16 @@ class IMapIterator(Pending):
 
     def _next_to_come(self, timeout):
         with self._cond:
-            while self._cond.wait_for(self._has_news, timeout):
+            while in_stretches(self._wait_for_news, timeout):
                 try:
                     return self._items.popleft()
                 except IndexError:  # another thread was quicker, without the lock
                     if self._is_complete():
                         raise StopIteration from None
             raise TimeoutError
+
+    def _wait_for_news(self, seconds):
+        return self._cond.wait_for(self._has_news, seconds)
 
     def _has_news(self):
         return self._items or self._is_complete()
