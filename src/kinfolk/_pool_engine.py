@@ -47,7 +47,7 @@ from ._pool_stats import Clock
 from ._pool_worker import How, Line, MaybeEncodingError, News, RemoteTraceback, WorkerDied
 from .context import ProcessError
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "obituary"]
 
 # The states of a pool.
 INIT = "INIT"
@@ -594,7 +594,7 @@ class Engine(Limits):
                 self._clock.let_go(seat, time.perf_counter())
             to_come = seat.giving
         if not seat.up:
-            died = _obituary(seat, "while it was being started")
+            died = obituary(seat, "while it was being started")
             self._count_failed_start(seat.excuse or died, by_itself=not died.signal)
         if not to_come:
             self._bereave(seat)
@@ -629,7 +629,7 @@ class Engine(Limits):
             died = verdict
             if ticket is not condemned:
                 short = self._is_short_of_memory(seat)
-                died = _obituary(seat, f"while it worked on {title(ticket)}", short)
+                died = obituary(seat, f"while it worked on {title(ticket)}", short)
             self._settle(ticket.job, [(ticket.index, (False, died))])
         self._stop_if_done()
 
@@ -696,6 +696,7 @@ class Engine(Limits):
         with self._hiring:
             while self._is_short_handed():
                 self._hire_one()
+                self._bell.ring()  # the keeper, if it is not this thread, waits for the others only
 
     def _is_short_handed(self):
         if self._is_over() or self._broken or self._failed_starts > self._patience():
@@ -822,7 +823,7 @@ def _stand_in(exc, text):
     return stand_in
 
 
-def _obituary(seat, when, is_short_of_memory=False):
+def obituary(seat, when, is_short_of_memory=False):
     """The WorkerDied for the worker that had this seat; its cause is the stack where it crashed."""
     pid, exitcode = seat.process.ident, seat.process.exitcode
     name = None

@@ -1,6 +1,7 @@
 """What ends the work of a pool before it is done, how many do it, and how it is shown."""
 
 import os
+import signal
 import threading
 import time
 
@@ -228,6 +229,16 @@ def test_those_that_go_finish_what_they_have():
         pool.resize(1)
         assert result.get(60) == [0.01] * 100
         while len(pool._pool) != 1:
+            time.sleep(0.001)
+
+
+def test_a_worker_that_came_later_is_watched_too():
+    with kinfolk.get_context("fork").Pool(1) as pool:
+        first = names(pool)
+        pool.resize(2)
+        (later,) = names(pool) - first
+        os.kill(later, signal.SIGKILL)
+        while later in names(pool) or len(pool._pool) != 2:
             time.sleep(0.001)
 
 
