@@ -69,6 +69,36 @@ def pool_apply(mp):
         return (time.perf_counter() - began) / 2_000 * 1e6
 
 
+def executor_of(mp):
+    if mp.__name__ == "multiprocessing":
+        from concurrent.futures import ProcessPoolExecutor
+    else:
+        from kinfolk.futures import ProcessPoolExecutor
+    return ProcessPoolExecutor(2, mp.get_context("fork"))
+
+
+@case("tasks/s")
+def executor_submit(mp):
+    """Many asked for, then all waited for."""
+
+    def run(count):
+        for future in [executor.submit(nothing, i) for i in range(count)]:
+            future.result()
+
+    with executor_of(mp) as executor:
+        return per_second(10_000, run)
+
+
+@case("tasks/s")
+def executor_map(mp):
+    def run(count):
+        for _ in executor.map(nothing, range(count)):
+            pass
+
+    with executor_of(mp) as executor:
+        return per_second(10_000, run)
+
+
 @case("tasks/s")
 def pool_map_1mb_arrays(mp):
     import numpy

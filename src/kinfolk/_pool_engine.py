@@ -157,14 +157,14 @@ class Engine(Limits):
         """Start workers and threads.  What starting one raises is raised, and none is left."""
         try:
             self.hire()
+            if self._logs:
+                self._logs.start()
+            for thread in self.threads():
+                thread.start()
         except BaseException:
             self._terminated = True
             self._dismiss()
             raise
-        if self._logs:
-            self._logs.start()
-        for thread in (self.feeder, self.collector, self.keeper):
-            thread.start()
 
     def close(self):
         """Let the workers go once all that is in `taskqueue` is done."""

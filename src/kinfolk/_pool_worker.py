@@ -59,6 +59,14 @@ class News:
     STOP = 6  # no more announcements (said by the keeper)
 
 
+class Rules:
+    """Whose rules a worker works by."""
+
+    POOL = 0  # what cannot be carried has a stand-in; SystemExit ends a process
+    EXECUTOR = 1  # as the standard library's executor: both are what the task has raised
+    FRAGILE_EXECUTOR = 2  # and a task that does not unpickle ends the worker
+
+
 # Seconds between an idle worker's looks at its parent, if it is no daemon (those are tied to it).
 _LOOK_EVERY = 1.0
 
@@ -97,6 +105,14 @@ class MaybeEncodingError(Exception):
 
     def __repr__(self):
         return f"<{type(self).__name__}: {self}>"
+
+    def __reduce__(self):
+        # Not by its name: the worker need not have imported the module that it is shown in.
+        return _rebuild_encoding_error, self.args
+
+
+def _rebuild_encoding_error(exc, value):
+    return MaybeEncodingError(exc, value)
 
 
 def safe_repr(value):
@@ -150,6 +166,8 @@ def starmapstar(args):
 class Line:
     """What connects a worker to its pool.  last_words: None for a thread of the pool's process."""
 
+    rules = Rules.POOL
+
     def __init__(self, key, tasks, values, outbox, last_words):
         self.key = key
         self.tasks = tasks
@@ -165,9 +183,14 @@ class Line:
         """Announce that the task is done, with `value`."""
         try:
             self.values.put(value)
-        except Exception as exc:
+        except (Exception, SystemExit) as exc:
             util.debug("result of a task could not be sent: %r", exc)
-            self.send_exception(News.FAILED, MaybeEncodingError(exc, value))
+            if self.rules != Rules.POOL:
+                self.send_exception(News.FAILED, exc, wrap=True)
+            elif isinstance(exc, SystemExit):
+                raise
+            else:
+                self.send_exception(News.FAILED, MaybeEncodingError(exc, value))
         else:
             self.outbox.put(self.key)
 
@@ -207,11 +230,13 @@ def worker(
     wrap_exception=False,
     seed=None,
     logs=None,
+    rules=Rules.POOL,
 ):
     """A worker's life: `initializer`, then tasks until there are no more or `maxtasks` are done.
 
-    seed: an int, or None; logs: the queue that log records go to, or None.
+    seed: an int, or None; logs: the queue that log records go to, or None; rules: one of Rules.
     """
+    line.rules = rules
     if line.last_words is not None:
         line.last_words.listen()
     if logs is not None:
@@ -252,7 +277,12 @@ def _initialize(line, initializer, initargs, wrap_exception):
         initializer(*initargs)
     except Exception as exc:
         line.send_exception(News.UNFIT, exc, wrap_exception)
-        raise
+        if line.rules == Rules.POOL:
+            raise
+        import logging
+
+        logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=True)
+        raise SystemExit(1)
 
 
 _last_function = b"", None  # the last one that came as a pickle
@@ -285,6 +315,8 @@ def _serve(line, wrap_exception):
     except KeyboardInterrupt:
         return False
     except Exception as exc:
+        if line.rules == Rules.FRAGILE_EXECUTOR:
+            raise
         line.send_exception(News.FAILED, exc, wrap_exception)
         return True
     if task is None:
@@ -292,9 +324,9 @@ def _serve(line, wrap_exception):
     try:
         value = _work(*task)
     except SystemExit as exc:
-        if not line.local:
+        if not line.local and line.rules == Rules.POOL:
             raise
-        line.send_exception(News.FAILED, exc)
+        line.send_exception(News.FAILED, exc, wrap_exception)
     except BaseException as exc:
         line.send_exception(News.FAILED, exc, wrap_exception)
     else:

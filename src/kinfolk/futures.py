@@ -16,16 +16,21 @@ import queue
 import threading
 import time
 import weakref
+from concurrent.futures import process
 from concurrent.futures.process import BrokenProcessPool
 
 from . import get_context
 from ._pool_crew import ProcessCrew
 from ._pool_engine import Engine, obituary
 from ._pool_results import in_stretches, job_counter
-from ._pool_worker import WorkerDied
+from ._pool_worker import RemoteTraceback, Rules, WorkerDied
 from .pool import _usable_processors
 
 __all__ = ["BrokenProcessPool", "ProcessPoolExecutor", "WorkerDied"]
+
+
+# The cause of what a call has raised, of the standard library's type: programs look for it.
+_Traceback = getattr(process, "_RemoteTraceback", RemoteTraceback)
 
 
 class Future(concurrent.futures.Future):
@@ -92,8 +97,10 @@ class Future(concurrent.futures.Future):
         self._engine = None
         if success:
             self.set_result(value)
-        else:
-            self.set_exception(value)
+            return
+        if type(value.__cause__) is RemoteTraceback:
+            value.__cause__ = _Traceback(value.__cause__.tb)
+        self.set_exception(value)
 
 
 class CallEngine(Engine):
@@ -144,6 +151,17 @@ class CallEngine(Engine):
             if any(ticket.job == job for ticket in seat.tickets):
                 return seat
         return None
+
+    def _collect(self):
+        super()._collect()
+        self._outbox.close()
+
+    def _open_many(self, seat, count):
+        outcomes = super()._open_many(seat, count)
+        bad = next((value for success, value in outcomes if not success), None)
+        if bad is not None and not self._isolated:
+            self._break(bad)  # a result that does not unpickle here
+        return outcomes
 
     def _mourn(self, seat):
         went_home = seat.up and seat.process.exitcode == 0 and not seat.tickets
@@ -234,10 +252,23 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
         self._is_shut = False
         self._gate = threading.RLock()
 
+    # Names of the standard library's, for programs and tests that look at them.
+
     @property
     def _processes(self):
-        """The workers by process id, as programs look for them."""
         return {process.pid: process for process in list(self._workers)}
+
+    @property
+    def _broken(self):
+        return self._engine is not None and self._engine._broken or False
+
+    @property
+    def _executor_manager_thread(self):
+        return self._engine and self._engine.collector  # it ends last
+
+    @property
+    def _call_queue(self):
+        return self._engine and self._engine._outbox
 
     def submit(self, fn, /, *args, **kwargs):
         """A Future of `fn(*args, **kwargs)`.
@@ -291,7 +322,8 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
         if engine is None or not engine.is_ours():
             return
         if cancel_futures:
-            for future in list(engine._jobs.values()):
+            # The first, one for each worker, are begun or about to be.
+            for future in list(engine._jobs.values())[engine.size :]:
                 future.cancel()
         if not was_shut:
             engine.close()
@@ -324,8 +356,12 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
         if self._is_shut:
             raise RuntimeError("cannot schedule new futures after shutdown")
         if engine is None:
-            self._engine = engine = self._make_engine()
-            engine.start()
+            engine = self._make_engine()
+            try:
+                engine.start()
+            except RuntimeError as exc:  # no thread, at the end of the program perhaps
+                raise BrokenProcessPool(f"the process pool could not be started: {exc}") from exc
+            self._engine = engine
             _executors.add(self)
             weakref.finalize(self, engine.close).atexit = False
         elif not engine.is_ours():
@@ -338,11 +374,13 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
         return engine
 
     def _make_engine(self):
-        args = self._initializer, self._initargs, self._max_tasks_per_child, True
+        rules = Rules.EXECUTOR if self._isolated else Rules.FRAGILE_EXECUTOR
+        tasks = self._max_tasks_per_child
+        args = self._initializer, self._initargs, tasks, True, None, None, rules
         return CallEngine(
             ProcessCrew(self._mp_context, _make_process, *args),
             self._max_workers if self._is_fork else 1,
-            self._max_tasks_per_child,
+            tasks,
             {},
             queue.SimpleQueue(),
             self._workers,
@@ -359,15 +397,13 @@ def _results(executor, calls, futures, deadline):
     try:
         while futures:
             left = None if deadline is None else deadline - time.monotonic()
-            result = futures[0].result(left)
-            futures.popleft()
+            futures[0].exception(left)  # waits
             self = executor()
             call = None if self is None else next(calls, None)
             if call is not None:
                 futures.append(self.submit(*call))
-            del self
-            yield result
-            del result
+            del self, call
+            yield futures.popleft().result()  # and nobody here has it then
     finally:
         for future in futures:
             future.cancel()

@@ -339,6 +339,52 @@ def test_arguments_that_do_not_pickle():
         assert executor.submit(double, 1).result() == 2
 
 
+class Stubborn:
+    def __init__(self, where, exc):
+        self.where, self.exc = where, exc
+
+    def __reduce__(self):
+        if self.where == "pickle":
+            raise self.exc
+        return throw, (self.exc,)
+
+
+def throw(exc):
+    raise exc
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+@pytest.mark.parametrize("exc", [LookupError("no"), SystemExit(3)], ids=repr)
+def test_what_cannot_be_pickled_fails_alone(isolate, exc):
+    with ProcessPoolExecutor(1, isolate=isolate) as executor:
+        with pytest.raises(type(exc)) as caught:
+            executor.submit(Stubborn, "pickle", exc).result()
+        assert caught.value.args == exc.args
+        with pytest.raises(type(exc)):
+            executor.submit(throw, exc).result()
+        assert executor.submit(double, 1).result() == 2
+
+
+def test_what_cannot_be_unpickled_breaks_it(capfd):
+    for call in [
+        (double, Stubborn("unpickle", LookupError("no"))),
+        (Stubborn, "unpickle", LookupError("no")),
+    ]:
+        with ProcessPoolExecutor(1) as executor:
+            with pytest.raises(BrokenProcessPool):
+                executor.submit(*call).result()
+    capfd.readouterr()  # a worker's traceback
+
+
+def test_what_cannot_be_unpickled_fails_alone_if_isolated():
+    with ProcessPoolExecutor(1, isolate=True) as executor:
+        with pytest.raises(LookupError, match="no"):
+            executor.submit(double, Stubborn("unpickle", LookupError("no"))).result()
+        with pytest.raises(Exception, match="cannot be unpickled"):
+            executor.submit(Stubborn, "unpickle", LookupError("no")).result()
+        assert executor.submit(double, 1).result() == 2
+
+
 def test_a_lambda_is_welcome():
     with ProcessPoolExecutor(1, kinfolk.get_context("spawn")) as executor:
         assert executor.submit(lambda x: x + 1, 1).result() == 2

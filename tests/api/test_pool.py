@@ -8,6 +8,8 @@ import gc
 import os
 import pickle
 import queue
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -707,3 +709,19 @@ def test_quick_tasks_behind_a_slow_one_go_to_others(kind):
         assert not slow.ready()
         gate.set()
         assert slow.get(60) is True
+
+
+def test_a_stand_in_needs_no_import(tmp_path):
+    """The worker of a program that names none has not imported the module they are shown in."""
+    (tmp_path / "program.py").write_text(
+        "import kinfolk\n"
+        "def make(_): return (i for i in ())\n"
+        "if __name__ == '__main__':\n"
+        "    with kinfolk.get_context('spawn').Pool(1) as pool:\n"
+        "        try: pool.apply(make, (1,))\n"
+        "        except Exception as exc: print(type(exc).__name__, 'cannot pickle' in str(exc))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "program.py")], capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("MaybeEncodingError True\n", "")

@@ -82,9 +82,10 @@ def interrupt(path, method, how, times):
             os.killpg(program.pid, signal.SIGKILL)
             raise
     assert program.returncode == -signal.SIGINT
-    # The second may come while the first is on its way, and shows that.
-    chained = err.count("During handling of the above exception")
-    assert err.count("Traceback (most recent call last)") == 1 + chained, err
+    # The second may come while the first is on its way, and shows that; and one that comes while the
+    # interpreter calls back a weak reference (of an import, in a child) is shown by the interpreter.
+    others = err.count("During handling of the above exception") + err.count("Exception ignored in")
+    assert err.count("Traceback (most recent call last)") == 1 + others, err
     assert err.rstrip().endswith("KeyboardInterrupt")
     assert out == ""
     while not session_is_empty(program.pid):  # its fork server, too
