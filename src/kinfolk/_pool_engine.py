@@ -284,11 +284,12 @@ class Engine(Limits):
 
         If no other job is in the way, that will not change threads.
         """
-        with self._lock:
-            is_next = not self._unfed and not self._broken and not self._is_over()
-            if is_next:
-                self._ready.append(make_ticket(job, 0, How.CALL, func, args, kwds))
-        if not is_next:
+        # Without the lock, which the collector may have while others have the interpreter: append() is
+        # one step, and who breaks the engine fails all jobs after that, this one, too.
+        is_next = not (self._unfed or self._broken or self._is_over())
+        if is_next:
+            self._ready.append(make_ticket(job, 0, How.CALL, func, args, kwds))
+        else:
             self.submit([(job, 0, func, args, kwds)], None)
 
     def go_on(self):

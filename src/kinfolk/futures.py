@@ -140,7 +140,7 @@ class CallEngine(Engine):
             return seat is not None and seat.tickets[0].job == job
 
     def _take_out(self, job):
-        for ticket in self._ready:
+        for ticket in list(self._ready):
             if ticket.job == job:
                 self._ready.remove(ticket)
                 return True
