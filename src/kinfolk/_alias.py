@@ -4,6 +4,9 @@ For programs that are left as they are: after `install()`, `import multiprocessi
 any of its submodules give the modules of kinfolk, the same objects under both names.  Children are
 told to do the same (see spawn.get_preparation_data).
 
+`concurrent.futures.process` is the standard library's, but for its ProcessPoolExecutor, which is
+that of kinfolk.futures from when the module is imported.
+
 A module has one `__spec__`, and keeps that of its own name: an import under the other one puts its
 spec there for a moment, and the loader puts the first one back.
 """
@@ -14,12 +17,15 @@ from importlib.machinery import ModuleSpec
 __all__ = ["install", "is_installed"]
 
 _NAME = "multiprocessing"
+_FUTURES = "concurrent.futures.process"
 
 
 class _Alias:
     """A finder for multiprocessing.X, and the loader of what it finds."""
 
     def find_spec(self, fullname, path=None, target=None):
+        if fullname == _FUTURES:
+            return _spec_with_our_executor(fullname, path, target)
         head, _, rest = fullname.partition(".")
         if head != _NAME or not rest:
             return None
@@ -33,6 +39,28 @@ class _Alias:
 
     def exec_module(self, module):
         module.__spec__ = module.__spec__.loader_state[1]
+
+
+def _spec_with_our_executor(fullname, path, target):
+    from importlib.machinery import PathFinder
+
+    spec = PathFinder.find_spec(fullname, path, target)
+    if spec is not None and spec.loader is not None:
+        theirs = spec.loader.exec_module
+
+        def exec_module(module):
+            theirs(module)
+            _give_our_executor(module)
+
+        spec.loader.exec_module = exec_module
+    return spec
+
+
+def _give_our_executor(module):
+    from . import futures
+
+    # If it is being imported itself just now, it does the same at its end.
+    module.ProcessPoolExecutor = getattr(futures, "ProcessPoolExecutor", module.ProcessPoolExecutor)
 
 
 def _import(own, asked):
@@ -63,6 +91,8 @@ def install():
         raise RuntimeError(f"{_NAME} has been imported before kinfolk could stand in for it")
     if _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)
+    if _FUTURES in sys.modules:
+        _give_our_executor(sys.modules[_FUTURES])
 
 
 def is_installed():

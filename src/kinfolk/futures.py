@@ -13,24 +13,44 @@ import collections
 import concurrent.futures
 import itertools
 import queue
+import sys
 import threading
 import time
 import weakref
-from concurrent.futures import process
-from concurrent.futures.process import BrokenProcessPool
 
-from . import get_context
+from . import _alias, get_context
 from ._pool_crew import ProcessCrew
 from ._pool_engine import Engine, obituary
 from ._pool_results import in_stretches, job_counter
-from ._pool_worker import RemoteTraceback, Rules, WorkerDied
+from ._pool_worker import RemoteTraceback, Rules, WorkerDied, call_each
 from .pool import _usable_processors
 
-__all__ = ["BrokenProcessPool", "ProcessPoolExecutor", "WorkerDied"]
+__all__ = ["ProcessPoolExecutor", "WorkerDied"]
 
 
-# The cause of what a call has raised, of the standard library's type: programs look for it.
-_Traceback = getattr(process, "_RemoteTraceback", RemoteTraceback)
+# Where the standard library's executor is.  That imports its multiprocessing, so: only when needed.
+_THEIRS = "concurrent.futures.process"
+
+
+def __getattr__(name):
+    if name == "BrokenProcessPool":
+        return _broken_process_pool()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _broken_process_pool():
+    """The standard library's class, which programs catch."""
+    from concurrent.futures.process import BrokenProcessPool
+
+    return BrokenProcessPool
+
+
+def _with_their_traceback(exc):
+    """`exc` with a cause of the standard library's type, if the program can know that."""
+    theirs = getattr(sys.modules.get(_THEIRS), "_RemoteTraceback", None)
+    if theirs is not None and type(exc.__cause__) is RemoteTraceback:
+        exc.__cause__ = theirs(exc.__cause__.tb)
+    return exc
 
 
 class Future(concurrent.futures.Future):
@@ -86,8 +106,9 @@ class Future(concurrent.futures.Future):
             self._finish(success, value)
 
     def _fail(self, exc, tell=True):
-        broken = BrokenProcessPool(*exc.args)
-        broken.__cause__ = exc.__cause__ if isinstance(exc, BrokenProcessPool) else exc
+        cls = _broken_process_pool()
+        broken = cls(*exc.args)
+        broken.__cause__ = exc.__cause__ if isinstance(exc, cls) else exc
         self._finish(False, broken)
 
     def _finish(self, success, value):
@@ -98,9 +119,7 @@ class Future(concurrent.futures.Future):
         if success:
             self.set_result(value)
             return
-        if type(value.__cause__) is RemoteTraceback:
-            value.__cause__ = _Traceback(value.__cause__.tb)
-        self.set_exception(value)
+        self.set_exception(_with_their_traceback(value))
 
 
 class CallEngine(Engine):
@@ -170,7 +189,7 @@ class CallEngine(Engine):
         super()._mourn(seat)
 
     def _break(self, exc):
-        broken = BrokenProcessPool(
+        broken = _broken_process_pool()(
             "A process in the process pool was terminated abruptly "
             f"while the future was running or pending: {exc}"
         )
@@ -256,7 +275,10 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
 
     @property
     def _processes(self):
-        return {process.pid: process for process in list(self._workers)}
+        if self._engine is None:
+            return {}
+        with self._engine._hiring:  # one that is being started may have answered already
+            return {process.pid: process for process in list(self._workers)}
 
     @property
     def _broken(self):
@@ -305,7 +327,7 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
         if chunksize == 1:
             calls = ((fn, *each) for each in zip(*iterables))
         else:
-            calls = ((_call_each, fn, chunk) for chunk in _chunks(zip(*iterables), chunksize))
+            calls = ((call_each, fn, chunk) for chunk in _chunks(zip(*iterables), chunksize))
         ahead = itertools.islice(calls, buffersize)
         futures = collections.deque(self.submit(*call) for call in ahead)
         results = _results(weakref.ref(self), calls, futures, deadline)
@@ -352,7 +374,7 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
         """The engine, with workers for one call more than there are, if it may have so many."""
         engine = self._engine
         if engine is not None and engine._broken:
-            raise BrokenProcessPool(*engine._broken.args) from engine._broken.__cause__
+            raise type(engine._broken)(*engine._broken.args) from engine._broken.__cause__
         if self._is_shut:
             raise RuntimeError("cannot schedule new futures after shutdown")
         if engine is None:
@@ -360,7 +382,8 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
             try:
                 engine.start()
             except RuntimeError as exc:  # no thread, at the end of the program perhaps
-                raise BrokenProcessPool(f"the process pool could not be started: {exc}") from exc
+                words = f"the process pool could not be started: {exc}"
+                raise _broken_process_pool()(words) from exc
             self._engine = engine
             _executors.add(self)
             weakref.finalize(self, engine.close).atexit = False
@@ -414,5 +437,5 @@ def _chunks(items, size):
         yield chunk
 
 
-def _call_each(fn, chunk):
-    return list(itertools.starmap(fn, chunk))
+if _alias.is_installed() and _THEIRS in sys.modules:
+    sys.modules[_THEIRS].ProcessPoolExecutor = ProcessPoolExecutor

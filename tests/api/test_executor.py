@@ -396,6 +396,23 @@ def run(program):
     )
 
 
+@pytest.mark.parametrize("first", ["concurrent.futures", "kinfolk.futures"])
+def test_a_program_left_as_it_is_has_this_one(tmp_path, first):
+    (tmp_path / "program.py").write_text(
+        f"import {first}\n"
+        "from concurrent.futures import ProcessPoolExecutor, process\n"
+        "import multiprocessing\n"
+        "if __name__ == '__main__':\n"
+        "    assert process.ProcessPoolExecutor is ProcessPoolExecutor\n"
+        "    print(ProcessPoolExecutor.__module__)\n"
+        "    with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as executor:\n"
+        "        print(list(executor.map(abs, [-1, 1, -2], chunksize=2)))\n"
+    )
+    command = [sys.executable, "-m", "kinfolk", str(tmp_path / "program.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("kinfolk.futures\n[1, 1, 2]\n", "")
+
+
 def test_the_end_of_the_program_waits_for_what_was_submitted():
     done = run(
         "from kinfolk.futures import ProcessPoolExecutor\n"
