@@ -438,4 +438,4 @@ def _chunks(items, size):
 
 
 if _alias.is_installed() and _THEIRS in sys.modules:
-    sys.modules[_THEIRS].ProcessPoolExecutor = ProcessPoolExecutor
+    vars(sys.modules[_THEIRS])["ProcessPoolExecutor"] = ProcessPoolExecutor
