@@ -26,7 +26,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORTS = ROOT / "build/reports"
-PYTEST_LIMIT = 22 * 60  # seconds for the whole suite; each test has its own limit in pyproject.toml
+PYTEST_LIMIT = 20 * 60  # seconds for the whole suite; each test has its own limit in pyproject.toml
 LAST_WORDS = 10  # seconds that pytest has to show its threads' stacks when it is given up
 
 CLOSING = re.compile(r"^(\d+) passed, (\d+) failed, (\d+) skipped$")

@@ -57,10 +57,9 @@ def _spec_with_our_executor(fullname, path, target):
 
 
 def _give_our_executor(module):
-    from . import futures
+    from .futures import ProcessPoolExecutor
 
-    # If it is being imported itself just now, it does the same at its end.
-    module.ProcessPoolExecutor = getattr(futures, "ProcessPoolExecutor", module.ProcessPoolExecutor)
+    module.ProcessPoolExecutor = ProcessPoolExecutor
 
 
 def _import(own, asked):

@@ -164,6 +164,7 @@ class Engine(Limits):
         except BaseException:
             self._terminated = True
             self._dismiss()
+            self._post(None, News.STOP)
             raise
 
     def close(self):

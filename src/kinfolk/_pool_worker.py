@@ -163,10 +163,6 @@ def starmapstar(args):
     return list(itertools.starmap(args[0], args[1]))
 
 
-def call_each(func, chunk):
-    return list(itertools.starmap(func, chunk))
-
-
 class Line:
     """What connects a worker to its pool.  last_words: None for a thread of the pool's process."""
 

@@ -18,18 +18,14 @@ import threading
 import time
 import weakref
 
-from . import _alias, get_context
+from . import get_context
 from ._pool_crew import ProcessCrew
 from ._pool_engine import Engine, obituary
 from ._pool_results import in_stretches, job_counter
-from ._pool_worker import RemoteTraceback, Rules, WorkerDied, call_each
-from .pool import _usable_processors
+from ._pool_worker import RemoteTraceback, Rules, WorkerDied, starmapstar
+from .pool import Pool, _usable_processors
 
 __all__ = ["ProcessPoolExecutor", "WorkerDied"]
-
-
-# Where the standard library's executor is.  That imports its multiprocessing, so: only when needed.
-_THEIRS = "concurrent.futures.process"
 
 
 def __getattr__(name):
@@ -39,7 +35,10 @@ def __getattr__(name):
 
 
 def _broken_process_pool():
-    """The standard library's class, which programs catch."""
+    """The standard library's class, which programs catch.
+
+    With its module comes the standard library's multiprocessing: so not before it is needed.
+    """
     from concurrent.futures.process import BrokenProcessPool
 
     return BrokenProcessPool
@@ -47,7 +46,7 @@ def _broken_process_pool():
 
 def _with_their_traceback(exc):
     """`exc` with a cause of the standard library's type, if the program can know that."""
-    theirs = getattr(sys.modules.get(_THEIRS), "_RemoteTraceback", None)
+    theirs = getattr(sys.modules.get("concurrent.futures.process"), "_RemoteTraceback", None)
     if theirs is not None and type(exc.__cause__) is RemoteTraceback:
         exc.__cause__ = theirs(exc.__cause__.tb)
     return exc
@@ -118,8 +117,8 @@ class Future(concurrent.futures.Future):
         self._engine = None
         if success:
             self.set_result(value)
-            return
-        self.set_exception(_with_their_traceback(value))
+        else:
+            self.set_exception(_with_their_traceback(value))
 
 
 class CallEngine(Engine):
@@ -185,7 +184,8 @@ class CallEngine(Engine):
     def _mourn(self, seat):
         went_home = seat.up and seat.process.exitcode == 0 and not seat.tickets
         if not (went_home or self._isolated or self._is_over()):
-            self._break(seat.excuse or obituary(seat, "in an executor that is not isolated"))
+            short = self._is_short_of_memory(seat)
+            self._break(seat.excuse or obituary(seat, "in an executor that is not isolated", short))
         super()._mourn(seat)
 
     def _break(self, exc):
@@ -199,12 +199,16 @@ class CallEngine(Engine):
 
 
 _executors = weakref.WeakSet()  # those that have been used
+_engines = weakref.WeakSet()  # theirs, and those of executors that were forgotten
 
 
 def _finish_all():
     """At the end of the program: what was submitted is done first, as the standard library has it."""
     for executor in list(_executors):
-        executor.shutdown()
+        executor.shutdown(wait=False)
+    for engine in list(_engines):
+        if engine.is_ours():
+            engine.join()
 
 
 if hasattr(threading, "_register_atexit"):
@@ -327,7 +331,8 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
         if chunksize == 1:
             calls = ((fn, *each) for each in zip(*iterables))
         else:
-            calls = ((call_each, fn, chunk) for chunk in _chunks(zip(*iterables), chunksize))
+            tasks = Pool._get_tasks(fn, zip(*iterables), chunksize)
+            calls = ((starmapstar, task) for task in tasks)
         ahead = itertools.islice(calls, buffersize)
         futures = collections.deque(self.submit(*call) for call in ahead)
         results = _results(weakref.ref(self), calls, futures, deadline)
@@ -386,6 +391,7 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
                 raise _broken_process_pool()(words) from exc
             self._engine = engine
             _executors.add(self)
+            _engines.add(engine)
             weakref.finalize(self, engine.close).atexit = False
         elif not engine.is_ours():
             raise RuntimeError(
@@ -401,7 +407,7 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
         tasks = self._max_tasks_per_child
         args = self._initializer, self._initargs, tasks, True, None, None, rules
         return CallEngine(
-            ProcessCrew(self._mp_context, _make_process, *args),
+            ProcessCrew(self._mp_context, Pool.Process, *args),
             self._max_workers if self._is_fork else 1,
             tasks,
             {},
@@ -410,10 +416,6 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
             self._retries,
             isolated=self._isolated,
         )
-
-
-def _make_process(ctx, *args, **kwargs):
-    return ctx.Process(*args, **kwargs)
 
 
 def _results(executor, calls, futures, deadline):
@@ -430,12 +432,3 @@ def _results(executor, calls, futures, deadline):
     finally:
         for future in futures:
             future.cancel()
-
-
-def _chunks(items, size):
-    while chunk := tuple(itertools.islice(items, size)):
-        yield chunk
-
-
-if _alias.is_installed() and _THEIRS in sys.modules:
-    vars(sys.modules[_THEIRS])["ProcessPoolExecutor"] = ProcessPoolExecutor

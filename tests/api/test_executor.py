@@ -424,6 +424,21 @@ def test_the_end_of_the_program_waits_for_what_was_submitted():
     assert (done.stdout, done.stderr) == ("done\n" * 3, "")
 
 
+@pytest.mark.parametrize("how", ["", ".shutdown(wait=False)"])
+def test_the_end_of_the_program_waits_for_those_that_are_forgotten(how):
+    done = run(
+        "from kinfolk.futures import ProcessPoolExecutor\n"
+        "import time\n"
+        "def say(): time.sleep(0.2); print('done', flush=True)\n"
+        "def start():\n"
+        "    e = ProcessPoolExecutor(1)\n"
+        "    e.submit(say)\n"
+        f"    e{how}\n"
+        "start()\n"
+    )
+    assert (done.stdout, done.stderr) == ("done\n", "")
+
+
 def test_one_that_is_forgotten_finishes():
     executor = ProcessPoolExecutor(1)
     futures = [executor.submit(double, i) for i in range(20)]
